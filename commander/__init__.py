@@ -1,0 +1,1 @@
+"""The commander: the daemon that remembers, decides and orders, and its command line."""

@@ -1,0 +1,130 @@
+"""One TOML file a daemon, read into frozen msgspec structs: unknown keys and wrong values are refused with their line.
+
+A settings class is a `msgspec.Struct` with `frozen=True, forbid_unknown_fields=True`; each field has a default and a
+`Meta(description=…)`, from which `example` writes the commented example file.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from garrison.faults import BadInput, NotFound
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def load(path: Path, kind: type[T]) -> T:
+    """The settings in `path`. BadInput names the file, the line and what to write instead; NotFound when there is none."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise NotFound(f"no settings at {path}", hint="`init` or `enrol` writes them, `config example` shows them") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 text") from error
+    except OSError as error:
+        raise BadInput(f"cannot read {path}: {error.strerror}") from error
+    return loads(text, kind, str(path))
+
+
+def loads(text: str, kind: type[T], name: str = "settings") -> T:
+    """The settings in `text`; `name` is for the messages."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{name} is not valid TOML: {error}") from error
+    try:
+        return msgspec.convert(tree, kind)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `")
+        dotted = where.rstrip("`").removeprefix("$").removeprefix(".")
+        unknown = re.search(r"unknown field `([^`]*)`", message)
+        if unknown:
+            dotted = f"{dotted}.{unknown[1]}" if dotted else unknown[1]
+            message = f"unknown key `{dotted}`"
+        else:
+            message = f"`{dotted}`: {message[:1].lower()}{message[1:]}"
+        line = _line_of(text, dotted)
+        raise BadInput(f"{name}{f', line {line}' if line else ''}: {message}", hint="`config example` lists every key") from error
+
+
+def example(kind: type[msgspec.Struct], title: str) -> str:
+    """A commented TOML file with every key at its default."""
+    lines = [f"# {title}", ""]
+    _example_table(kind, "", lines)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _example_table(kind: type[msgspec.Struct], table: str, lines: list[str]) -> None:
+    hints = get_type_hints(kind, include_extras=True)
+    tables: list[tuple[str, type[msgspec.Struct]]] = []
+    for field in msgspec.structs.fields(kind):
+        plain, text = _described(hints[field.name])
+        if isinstance(plain, type) and issubclass(plain, msgspec.Struct):
+            tables.append((f"{table}.{field.encode_name}" if table else field.encode_name, plain))
+            continue
+        default = field.default if field.default is not msgspec.NODEFAULT else _made(field.default_factory)
+        if text:
+            lines += [f"# {part}" for part in text.splitlines()]
+        shown = _toml(default)
+        lines.append(f"# {field.encode_name} =" if shown is None else f"{field.encode_name} = {shown}")
+    for name, inner in tables:
+        lines += ["", f"[{name}]"]
+        _example_table(inner, name, lines)
+
+
+def _described(hint: Any) -> tuple[Any, str]:
+    if hasattr(hint, "__metadata__"):
+        texts = [m.description for m in hint.__metadata__ if isinstance(m, msgspec.Meta) and m.description]
+        return get_args(hint)[0], texts[0] if texts else ""
+    return (get_origin(hint) or hint) if isinstance(hint, type) else hint, ""
+
+
+def _made(factory: Any) -> Any:
+    return None if factory is msgspec.NODEFAULT else factory()
+
+
+def _toml(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str):
+        return msgspec.json.encode(value).decode()
+    if isinstance(value, list | tuple | set | frozenset):
+        return "[" + ", ".join(filter(None, (_toml(item) for item in value))) + "]"
+    if isinstance(value, dict) and not value:
+        return "{}"
+    return _toml(str(value))
+
+
+def _line_of(text: str, dotted: str) -> int | None:
+    """The line that sets `dotted`, as a person would look for it; None when not found."""
+    parts = [part for part in re.split(r"[.\[\]]+", dotted) if part and not part.isdigit() and part != "..."]
+    if not parts:
+        return None
+    table: list[str] = []
+    best: int | None = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        bare = line.split("#", 1)[0].strip()
+        header = re.fullmatch(r"\[\[?\s*([^\[\]]+?)\s*\]\]?", bare)
+        if header:
+            table = [part.strip().strip("\"'") for part in header[1].split(".")]
+            if table == parts:
+                return number
+            continue
+        key = re.match(r"([A-Za-z0-9_.\"'-]+)\s*=", bare)
+        if not key:
+            continue
+        here = table + [part.strip("\"'") for part in key[1].split(".")]
+        if here == parts:
+            return number
+        if best is None and here == parts[: len(here)]:
+            best = number  # an inline table holds it
+    return best

@@ -1,0 +1,1 @@
+"""Remote Relay Controllers: relay boards, smart plugs, PDUs, meters. Knows no sentry."""

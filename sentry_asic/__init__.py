@@ -1,0 +1,1 @@
+"""The ASIC sentry: makes, discovery, poll schedule, and the relays that feed them."""

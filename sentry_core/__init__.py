@@ -1,0 +1,1 @@
+"""What every sentry is: identity, session, journal, guard, service."""

@@ -1,0 +1,1 @@
+"""The rig sentry: mining programs, supervision, sensors of one GPU or CPU rig."""
