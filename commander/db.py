@@ -160,7 +160,7 @@ class Database:
                 connection.execute("rollback")
             fault = translated(error, self.path)
             if self.last_error != fault.text:
-                log.error("cannot write", extra={"database": self.path.name, "fault": fault.code, "text": fault.text})
+                log.warning("cannot write", extra={"database": self.path.name, "fault": fault.code, "text": fault.text})
             self.last_error = fault.text
             for job in jobs:
                 job.error = job.error or fault
@@ -176,7 +176,7 @@ class Database:
             job.error = error
         except sqlite3.Error:
             raise  # the file or the disk: the whole group fails
-        except BaseException as error:  # noqa: BLE001  # carried to whoever waits; the writer must live
+        except BaseException as error:  # carried to whoever waits; the writer must live
             job.error = error
         if job.error is not None:
             connection.execute("rollback to job")
