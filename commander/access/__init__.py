@@ -1,0 +1,1 @@
+"""Who may do what: the farm's CA, join tokens, people's tokens, the policy."""
