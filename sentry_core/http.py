@@ -301,8 +301,9 @@ class _Digest:
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
         self._challenge: Mapping[str, str] | None = None
-        self._count = 0
-        self._fresh = False  # the nonce in hand came with the last answer and has not been tried
+        self._nonce, self._count = "", 0
+        self._new = False  # the nonce in hand came with the last answer and has not been tried
+        self._tried_new = False  # the last proof was made with such a nonce
 
     @property
     def username(self) -> str:
@@ -316,18 +317,21 @@ class _Digest:
             ways = ", ".join(sorted({c.scheme for c in challenges(header)})) or "nothing we know"
             raise BadAnswer(f"asks for a log-in by {ways}; we do digest with MD5 or SHA-256")
         best = max(known, key=lambda p: p.get("algorithm", "MD5").upper() == "SHA-256")
-        tried_fresh = self._challenge is not None and self._fresh
-        stale = best.get("stale", "").lower() == "true"
-        self._fresh = self._challenge is None or not tried_fresh or stale
-        self._challenge, self._count = (best if self._fresh else None), 0
-        return self._fresh
+        if self._tried_new and best.get("stale", "").lower() != "true":
+            self._tried_new = False
+            self._challenge = None
+            return False
+        if best["nonce"] != self._nonce:  # a server may hand out the same one again: its count goes on
+            self._nonce, self._count = best["nonce"], 0
+        self._challenge, self._new = best, True
+        return True
 
     def proof(self, method: str, path: str) -> str | None:
         """The Authorization header; None while there is no nonce."""
         if self._challenge is None:
             return None
         c, self._count = self._challenge, self._count + 1
-        self._fresh = self._count == 1
+        self._tried_new, self._new = self._new, False
         algorithm = c.get("algorithm", "MD5").upper()
         qop = "auth" if "auth" in re.split(r"[,\s]+", c.get("qop", "")) else ""
         realm, nonce = c.get("realm", ""), c["nonce"]

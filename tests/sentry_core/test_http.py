@@ -15,6 +15,7 @@ from garrison.faults import BadAnswer, BadInput, TimedOut, Unreachable, WrongPas
 from garrison.model import Credentials
 from sentry_core.http import HttpClient, challenges
 
+Reply = Callable[["Request"], Awaitable[bytes | None] | bytes | None]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 ME = Credentials("root", 'se"cret')
 
@@ -31,7 +32,7 @@ class Request:
 class Script:
     """Answers each request with what `reply` returns; None: closes without a word."""
 
-    reply: Callable[[Request], Awaitable[bytes | None] | bytes | None]
+    reply: Reply
     connections: int = 0
     requests: list[Request] = field(default_factory=list)
     close_after_each: bool = False
@@ -64,9 +65,7 @@ class Script:
 
 
 @contextlib.asynccontextmanager
-async def server(
-    reply: Callable[[Request], Awaitable[bytes | None] | bytes | None], close_after_each: bool = False
-) -> AsyncIterator[Script]:
+async def server(reply: Reply, close_after_each: bool = False) -> AsyncIterator[Script]:
     script = Script(reply, close_after_each=close_after_each)
     tasks: set[asyncio.Task[None]] = set()
 
