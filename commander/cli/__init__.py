@@ -1,0 +1,1 @@
+"""The `commander` command: thin, over the HTTP API; it never opens the database."""

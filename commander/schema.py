@@ -1,0 +1,19 @@
+"""`fleet.db`: the tables of every subject, in the order they came."""
+
+from __future__ import annotations
+
+import commander.access.store
+import commander.actions.store
+import commander.fleet.store
+import commander.flight_sheets.store
+import commander.power.store
+from commander.db import Migration
+
+FLEET: tuple[Migration, ...] = (
+    Migration(1, "fleet", commander.fleet.store.create_tables),
+    Migration(2, "access", commander.access.store.create_tables),
+    Migration(3, "actions", commander.actions.store.create_tables),
+    Migration(4, "flight sheets", commander.flight_sheets.store.create_tables),
+    Migration(5, "power", commander.power.store.create_tables),
+)
+"""Never edit one that has been released: add one. docs/checklists/add-a-migration.md."""
