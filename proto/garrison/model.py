@@ -208,3 +208,42 @@ class Report:
     fault: str = ""
     text: str = ""
     detail: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a journal holds of one life of it (`boot`, 16 bytes), both ends included. Below `first` all is gone."""
+
+    boot: bytes
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class SentryHello:
+    """What a sentry says of itself when its session opens. `wall_ms` is its clock, to be compared on receipt."""
+
+    kind: str
+    software: str
+    boot: bytes
+    wall_ms: int
+    capabilities: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    highest_epoch: int = 0
+    frames_dropped: int = 0
+    frames: tuple[Held, ...] = ()
+    records: tuple[Held, ...] = ()
+    address: str = ""  # host:port it calls from, as the commander sees it
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The commander's answer. `frames` and `records` name what of the sentry's journal is durable: (boot, first, last)."""
+
+    farm: str
+    epoch: int
+    wall_ms: int
+    reconnect_window_ms: int
+    backlog_window: int
+    frames: tuple[Held, ...] = ()
+    records: tuple[Held, ...] = ()
