@@ -1,0 +1,105 @@
+"""`commander actions …` and `commander order …`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from commander.cli import shown
+from commander.cli.client import Api, Target, target_of
+from commander.cli.devices import Json
+from garrison.faults import Fault
+
+app = typer.Typer(help="Every order to hardware, and how it ended.", no_args_is_help=True)
+
+Wait = Annotated[float, typer.Option(help="Seconds to wait for the end; 0: do not wait.", min=0)]
+
+COLUMNS: shown.Columns = {
+    "id": ("ID", shown.text),
+    "kind": ("Order", shown.text),
+    "device": ("Device", shown.text),
+    "state": ("State", shown.text),
+    "asked_by": ("Asked by", shown.text),
+    "created_ms": ("At", shown.when),
+    "text": ("", shown.text),
+}
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    state: Annotated[str | None, typer.Option(help="Only this state.")] = None,
+    device: Annotated[str | None, typer.Option(help="Only this device.")] = None,
+    limit: Annotated[int, typer.Option(help="The newest so many.", min=1, max=1000)] = 50,
+    json_: Json = False,
+) -> None:
+    """The newest orders."""
+    with Api(target_of(context)) as api:
+        rows = api.get("/actions", state=state, device=device, limit=limit)["actions"]
+    shown.listing(rows, COLUMNS, json_, "no orders")
+
+
+@app.command()
+def show(context: typer.Context, action: Annotated[str, typer.Argument(help="Its id.")], json_: Json = False) -> None:
+    """One order with what was observed."""
+    with Api(target_of(context)) as api:
+        row = api.get(f"/actions/{action}")
+    shown.as_json(row) if json_ else shown.facts(row)
+
+
+@app.command()
+def cancel(context: typer.Context, action: Annotated[str, typer.Argument(help="Its id.")]) -> None:
+    """Calls an order back, if it has not started."""
+    with Api(target_of(context)) as api:
+        row = api.post(f"/actions/{action}/cancel")
+    typer.echo(f"{row['id']}: {row['state']}")
+
+
+def order(
+    context: typer.Context,
+    kind: Annotated[str, typer.Argument(help="reboot, restart_mining, pause, resume or locate.")],
+    devices: Annotated[list[str], typer.Argument(help="Devices: id, name, MAC, serial or address.")],
+    off: Annotated[bool, typer.Option("--off", help="With locate: the light off.")] = False,
+    wait: Wait = 60.0,
+    json_: Json = False,
+) -> None:
+    arguments = {"on": not off} if kind == "locate" else {}
+    ask(context, "/actions", {"kind": kind.replace("-", "_"), "devices": devices, "arguments": arguments}, wait, json_)
+
+
+def ask(context: typer.Context, path: str, body: dict[str, Any], wait: float, json_: bool) -> None:
+    """Sends an order, follows it to its end, and fails when one of them did not succeed."""
+    target = target_of(context)
+    with Api(target) as api:
+        answer = api.post(path, body)
+    rows = [_followed(target, row, wait, quiet=json_) for row in answer["actions"]]
+    refused = answer.get("refused", [])
+    if json_:
+        shown.as_json({"actions": rows, "refused": refused})
+    else:
+        if rows:
+            shown.listing(rows, COLUMNS, False, "")
+        for item in refused:
+            shown.stderr(f"refused for {item['device']}: {item['text']}" + (f" ({item['hint']})" if item.get("hint") else ""))
+    failed = [row for row in rows if row["state"] in ("failed", "refused", "expired", "cancelled", "unknown")]
+    if refused or failed:
+        words = [
+            f"{row['kind']} of {row['device']}: {row['state']}" + (f": {row['text']}" if row["text"] else "") for row in failed
+        ]
+        words += [f"{item['device']}: {item['text']}" for item in refused]
+        raise Fault("; ".join(words))
+
+
+def _followed(target: Target, row: dict[str, Any], wait: float, *, quiet: bool) -> dict[str, Any]:
+    last = ""
+    left = wait
+    while left > 0 and not row["final"]:
+        if not quiet and row["state"] != last:
+            last = row["state"]
+            typer.echo(f"{row['kind']} of {row['device']}: {last}")
+        step = min(left, 5.0)
+        left -= step
+        with Api(target, timeout_s=step + 30) as api:
+            row = api.get(f"/actions/{row['id']}/wait", timeout_s=step)
+    return row

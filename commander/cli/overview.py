@@ -1,0 +1,102 @@
+"""`commander status` and `commander watch`."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from commander.cli import shown
+from commander.cli.client import Api, target_of
+from commander.cli.devices import COLUMNS, Json
+from garrison.faults import Unreachable
+
+WATCHED: shown.Columns = {key: COLUMNS[key] for key in COLUMNS if key not in ("kind", "sentry")}
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(status)
+    app.command()(watch)
+
+
+def status(context: typer.Context, json_: Json = False) -> None:
+    """The farm in a few lines."""
+    with Api(target_of(context)) as api:
+        found = api.get("/status")
+    shown.as_json(found) if json_ else shown.console().print(_summary(found))
+
+
+def watch(
+    context: typer.Context,
+    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.5)] = 2.0,
+    rounds: Annotated[int, typer.Option(help="Stop after so many looks; 0: go on until Ctrl-C.", min=0)] = 0,
+) -> None:
+    """A live table of the farm. Ctrl-C ends it; without a terminal it prints one line a look."""
+    screen = shown.console()
+    target = target_of(context)
+    done = 0
+    with Live(console=screen, auto_refresh=False, screen=False, transient=False) as live:
+        while True:
+            try:
+                with Api(target) as api:
+                    found, rows = api.get("/status"), api.get("/devices")["devices"]
+                view: RenderableType = _view(found, rows, screen.height - 8)
+                line = _line(found)
+            except Unreachable as fault:
+                view, line = Text(f"{fault.text}; trying again", style="red"), fault.text
+            if screen.is_terminal:
+                live.update(view, refresh=True)
+            else:
+                typer.echo(line)
+            done += 1
+            if rounds and done >= rounds:
+                return
+            time.sleep(every)  # a person watches; nothing waits for this
+
+
+def _view(found: dict[str, Any], rows: list[dict[str, Any]], room: int) -> RenderableType:
+    parts: list[RenderableType] = [_summary(found), Text()]
+    if rows:
+        fitting = rows[: max(room, 5)]
+        parts.append(shown.table(fitting, WATCHED))
+        if len(fitting) < len(rows):
+            parts.append(Text(f"… and {len(rows) - len(fitting)} more: `commander devices list`", style="dim"))
+    else:
+        parts.append(Text("no devices yet"))
+    return Group(*parts)
+
+
+def _summary(found: dict[str, Any]) -> RenderableType:
+    lines = [
+        Text.assemble((found["farm"], "bold"), f"   commander {found['version']}, up {shown.duration(found['uptime_s'])}"),
+        Text(f"Sentries   {_counts(found['sentries'])}"),
+        Text(f"Devices    {_counts(found['devices'])}"),
+        Text(
+            f"Hashrate   {_by_coin(found['hashrate'])}     Power {shown.power(found['power_w'])} "
+            f"(known for {found['power_known']} of {found['devices_total']})     Hottest {shown.temp(found['hottest_c'])}"
+        ),
+    ]
+    if found.get("simulated"):
+        lines.append(Text(f"{found['simulated']} of these devices are simulated", style="magenta"))
+    return Group(*lines)
+
+
+def _by_coin(rows: list[dict[str, Any]]) -> str:
+    """Hashrates of different algorithms are never added up."""
+    return ",  ".join(f"{shown.hashrate(row['hashrate_hs'])} {row['algorithm'] or ''}".rstrip() for row in rows) or shown.NOT_KNOWN
+
+
+def _counts(states: dict[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in states.items()) or "none"
+
+
+def _line(found: dict[str, Any]) -> str:
+    return (
+        f"sentries: {_counts(found['sentries'])}; devices: {_counts(found['devices'])}; "
+        f"hashrate: {_by_coin(found['hashrate'])}; power: {shown.power(found['power_w'])}"
+        + (f"; {found['simulated']} simulated" if found.get("simulated") else "")
+    )
