@@ -13,6 +13,10 @@ SECRET_BYTES = 20
 RECOVER_SKEW_MS = 10 * 60 * 1000
 """How far a recovery's time may be off the commander's."""
 
+SERVER_NAME = "commander.garrison.internal"
+"""A name in every server certificate of a commander: a sentry that trusts only its farm's root may check for this one, whatever
+address it dialled (`grpc.ssl_target_name_override`)."""
+
 _SHAPE = re.compile(r"gsj1-([0-9a-z]{6,32})-([a-z2-7]{32})-([0-9a-f]{64})@([^@\s/]{3,260})")
 
 
