@@ -38,7 +38,10 @@ MAGIC = b"GF"
 VERSION = 1
 MAX_SAMPLES = 20_000
 MAX_COLUMNS = 2_000
-MAX_UNPACKED = 64 * 1024 * 1024
+MAX_VALUES = 1_000_000
+"""Samples times columns: an empty column costs a frame 10 bytes, but its reader a list as long as the frame."""
+MAX_DECIMALS = 12
+MAX_TEXT = 200
 _HEADER = struct.Struct("<2sBxIIII")  # magic, version, samples, columns, unpacked size, CRC-32 of the unpacked bytes
 _COLUMN = struct.Struct("<BBq")
 _COUNT = struct.Struct("<H")
@@ -62,9 +65,20 @@ class Column:
 
 @dataclass(frozen=True)
 class Layout:
-    """Ordered metrics. Announced once, then named by `hash` (16 bytes)."""
+    """Ordered metrics. Announced once, then named by `hash` (16 bytes). BadInput: none, too many, or texts that make no sense."""
 
     columns: tuple[Column, ...]
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.columns) <= MAX_COLUMNS:
+            raise BadInput(f"a layout has 1 to {MAX_COLUMNS} columns, not {len(self.columns)}")
+        for column in self.columns:
+            if not 0 <= column.decimals <= MAX_DECIMALS:
+                raise BadInput(f"a column of {column.decimals} decimals: 0 to {MAX_DECIMALS}")
+            for text in (column.metric, column.component, column.unit):
+                # a tab or line end would let two layouts have one hash
+                if len(text) > MAX_TEXT or "\t" in text or "\n" in text:
+                    raise BadInput(f"not a name for a column: {text[:40]!r}")
 
     @cached_property
     def hash(self) -> bytes:
@@ -110,23 +124,21 @@ def quantise(series: Series, value: Number) -> Number | None:
 
 def pack(layout: Layout, samples: Sequence[Sample]) -> bytes:
     """The body for these samples, in their order. BadInput: too many, a value outside the layout, not finite."""
-    if not 0 < len(samples) <= MAX_SAMPLES:
-        raise BadInput(f"a frame holds 1 to {MAX_SAMPLES} samples, not {len(samples)}")
-    if not 0 < len(layout.columns) <= MAX_COLUMNS:
-        raise BadInput(f"a layout has 1 to {MAX_COLUMNS} columns, not {len(layout.columns)}")
+    if not 0 < len(samples) <= _most_samples(len(layout.columns)):
+        raise BadInput(f"a frame holds 1 to {_most_samples(len(layout.columns))} samples of this layout, not {len(samples)}")
     known = layout.places.keys()
     for sample in samples:
         if not sample.values.keys() <= known:
             strange = next(iter(sample.values.keys() - known))
             raise BadInput(f"value outside the layout: {strange[0]} of {strange[1] or 'the device'}")
+        if not (0 <= sample.key < 2**64 and _INT_MIN <= sample.at_ms <= _INT_MAX):
+            raise BadInput(f"a sample with the key {sample.key} at {sample.at_ms} ms: they do not fit 64 bits")
     keys = array.array("Q", [sample.key for sample in samples])
     parts = [_planes(keys, 8), _pack_column([sample.at_ms for sample in samples], 0)]
     for column in layout.columns:
         series = (column.metric, column.component)
         parts.append(_pack_column([sample.values.get(series) for sample in samples], column.decimals))
     plain = b"".join(parts)
-    if len(plain) > MAX_UNPACKED:
-        raise BadInput(f"the frame would be {len(plain)} bytes, more than {MAX_UNPACKED}: use smaller looks")
     head = _HEADER.pack(MAGIC, VERSION, len(samples), len(layout.columns), len(plain), zlib.crc32(plain))
     return head + zstandard.ZstdCompressor(level=1, write_content_size=True).compress(plain)
 
@@ -140,8 +152,19 @@ def pack_look(samples: Iterable[Sample]) -> list[tuple[Layout, bytes]]:
     for series, group in groups.items():
         if series:
             layout = _layout_of(series)
-            bodies += [(layout, pack(layout, group[i : i + MAX_SAMPLES])) for i in range(0, len(group), MAX_SAMPLES)]
+            step = _most_samples(len(series))
+            bodies += [(layout, pack(layout, group[i : i + step])) for i in range(0, len(group), step)]
     return bodies
+
+
+def _most_samples(columns: int) -> int:
+    return min(MAX_SAMPLES, MAX_VALUES // columns)
+
+
+def _most_unpacked(samples: int, columns: int) -> int:
+    """The longest that a frame of this many samples and columns can be: every value 8 bytes and an odd one."""
+    column = _COLUMN.size + (samples + 7) // 8 + 8 * samples + _COUNT.size + min(samples, _MAX_ODD) * _ODD.size
+    return 8 * samples + (columns + 1) * column
 
 
 @lru_cache(maxsize=1024)
@@ -200,6 +223,8 @@ def _scale(value: Number, decimals: int) -> int | None:
 
 
 def _exact(value: Number) -> float:
+    if isinstance(value, float):
+        return value
     as_float = float(value) if abs(value) <= 2**1023 else math.inf
     if as_float != value:
         raise BadInput(f"{value} fits neither 64 bits nor a float64")
@@ -274,12 +299,12 @@ def parse(layout: Layout, body: bytes) -> RawFrame:
         raise BadFrame("not a frame")
     if version != VERSION:
         raise BadFrame(f"frame version {version}, this program reads {VERSION}", hint="update the commander")
-    if not 0 < samples <= MAX_SAMPLES:
-        raise BadFrame(f"a frame of {samples} samples")
+    if not 0 < samples <= _most_samples(len(layout.columns)):
+        raise BadFrame(f"a frame of {samples} samples in {len(layout.columns)} columns")
     if columns != len(layout.columns):
         raise BadFrame(f"{columns} columns, but the layout has {len(layout.columns)}")
-    if size > MAX_UNPACKED:
-        raise BadFrame(f"the frame says it unpacks to {size} bytes, more than {MAX_UNPACKED}")
+    if size > _most_unpacked(samples, columns):
+        raise BadFrame(f"the frame says it unpacks to {size} bytes, more than its {samples} samples can be")
     plain = _unpack(body[_HEADER.size :], size)
     if zlib.crc32(plain) != checksum:
         raise BadFrame("the frame's checksum is wrong")

@@ -8,35 +8,52 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_SECRET_NAME = re.compile(r"pass(word|wd)?$|secret|token|authorization|cookie|api_?key|private", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"pass(word|wd|phrase)?$|pwd$|secret|token|authorization|cookie|api_?key|private", re.IGNORECASE)
 _SECRET_TEXT = re.compile(
     r"""(?ix)
-    ( (?: password | passwd | secret | token | access[-_]token | authorization | pwd ) ["']? \s* [=:] \s* (?:bearer\s+)? ["']? )
-    ( [^\s"'&,;}]+ )
+    ( (?: pass(?:word|wd|phrase)? | secret | token | authorization | cookie | pwd | api_?key ) ["']? \s* [=:] \s*
+      (?: (?:bearer|basic|digest) \s+ )? )
+    ( "(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*' | [^\s"'&,;}]+ )
     """
 )
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_USERINFO = re.compile(r"(?<=://)([^/\s:@]*):[^/\s@]*(?=@)")
+_JOIN_TOKEN = re.compile(r"(gsj1-[0-9a-z]{6,32}-)[a-z2-7]{32}")
+# everything that ends a line or moves a terminal's cursor, and half characters, which no stream can encode
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 HIDDEN = "•••"
 
 
 def redact(text: str) -> str:
     """The text without what looks like a secret, and without characters that move a terminal's cursor."""
-    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", _SECRET_TEXT.sub(rf"\1{HIDDEN}", text))
+    shown = _JOIN_TOKEN.sub(rf"\1{HIDDEN}", text)
+    shown = _USERINFO.sub(rf"\1:{HIDDEN}", _SECRET_TEXT.sub(rf"\1{HIDDEN}", shown))
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", shown)
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
-    found = {}
-    for name, value in vars(record).items():
-        if name not in _USUAL and not name.startswith("_"):
-            found[name] = HIDDEN if _SECRET_NAME.search(name) else redact(value) if isinstance(value, str) else value
-    return found
+    return {name: _clean(name, value) for name, value in vars(record).items() if name not in _USUAL and not name.startswith("_")}
+
+
+def _clean(name: str, value: Any) -> Any:
+    """As JSON can hold it, at any depth: a secret hides in an exception's text as well as in a dict."""
+    if _SECRET_NAME.search(name) and value is not None:
+        return HIDDEN
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _clean(str(key), inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean("", inner) for inner in value]
+    return redact(value if isinstance(value, str) else str(value))
 
 
 class JsonLines(logging.Formatter):
@@ -56,11 +73,18 @@ class JsonLines(logging.Formatter):
 class PlainLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
-        extra = "".join(f" {name}={value}" for name, value in _extra(record).items())
-        line = f"{at} {record.levelname.lower():<7} {record.name}: {redact(record.getMessage())}{extra}"
+        extra = "".join(f" {name}={_word(value)}" for name, value in _extra(record).items())
+        what = redact(record.getMessage()).replace("\n", "\\n")  # one line an event: nobody writes a second one into it
+        line = f"{at} {record.levelname.lower():<7} {record.name}: {what}{extra}"
         if record.exc_info:
             line += "\n" + redact(self.formatException(record.exc_info))
         return line
+
+
+def _word(value: Any) -> str:
+    """Quoted where it would not read as one word."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return json.dumps(text, ensure_ascii=False) if not text or (re.search(r"[\s\"=]", text) and isinstance(value, str)) else text
 
 
 def start(shape: Literal["json", "plain", "auto"] = "auto", level: str = "info", stream: TextIO | None = None) -> None:

@@ -46,7 +46,7 @@ def loads(text: str, kind: type[T], name: str = "settings") -> T:
         if unknown:
             dotted = f"{dotted}.{unknown[1]}" if dotted else unknown[1]
             message = f"unknown key `{dotted}`"
-        else:
+        elif dotted:
             message = f"`{dotted}`: {message[:1].lower()}{message[1:]}"
         line = _line_of(text, dotted)
         raise BadInput(f"{name}{f', line {line}' if line else ''}: {message}", hint="`config example` lists every key") from error
@@ -105,26 +105,57 @@ def _toml(value: Any) -> str | None:
 
 
 def _line_of(text: str, dotted: str) -> int | None:
-    """The line that sets `dotted`, as a person would look for it; None when not found."""
-    parts = [part for part in re.split(r"[.\[\]]+", dotted) if part and not part.isdigit() and part != "..."]
-    if not parts:
+    """The line that sets `dotted` ("power.off_s", "pools[1].url"), as a person would look for it; None when not found."""
+    wanted = _steps(dotted)
+    if not wanted:
         return None
-    table: list[str] = []
-    best: int | None = None
+    table: list[str | int] = []
+    seen: dict[str, int] = {}
+    best: tuple[int, int] | None = None  # how many steps it shares, line
+    perhaps: list[int] = []  # msgspec does not tell which key of a dict it means
     for number, line in enumerate(text.splitlines(), start=1):
         bare = line.split("#", 1)[0].strip()
-        header = re.fullmatch(r"\[\[?\s*([^\[\]]+?)\s*\]\]?", bare)
+        header = re.fullmatch(r"(\[\[?)\s*([^\[\]]+?)\s*\]\]?", bare)
+        key = None if header else re.match(r"((?:[A-Za-z0-9_.-]|\"[^\"]*\"|'[^']*')+)\s*=", bare)
         if header:
-            table = [part.strip().strip("\"'") for part in header[1].split(".")]
-            if table == parts:
-                return number
+            here = table = _in_table(header[2], seen, another=header[1] == "[[")
+        elif key:
+            here = table + _names(key[1])
+        else:
             continue
-        key = re.match(r"([A-Za-z0-9_.\"'-]+)\s*=", bare)
-        if not key:
-            continue
-        here = table + [part.strip("\"'") for part in key[1].split(".")]
-        if here == parts:
+        if here == wanted:
             return number
-        if best is None and here == parts[: len(here)]:
-            best = number  # an inline table holds it
-    return best
+        if _alike(here, wanted):
+            perhaps.append(number)
+        # an inline table or a list holds it
+        if here == wanted[: len(here)] and (best is None or len(here) > best[0]):
+            best = len(here), number
+    if len(perhaps) == 1:
+        return perhaps[0]
+    return best[1] if best else None
+
+
+def _in_table(header: str, seen: dict[str, int], *, another: bool) -> list[str | int]:
+    """Where `[header]` (or `[[header]]`: another one) leads; `seen` counts the tables of each list."""
+    if another:
+        seen[header] = seen.get(header, -1) + 1
+    steps: list[str | int] = []
+    for name in _names(header):
+        steps.append(name)
+        so_far = ".".join(str(step) for step in steps if isinstance(step, str))
+        if so_far in seen:
+            steps.append(seen[so_far])
+    return steps
+
+
+def _names(dotted: str) -> list[str | int]:
+    return [name.strip("\"'") for name in re.findall(r"\"[^\"]*\"|'[^']*'|[^.\s]+", dotted)]
+
+
+def _steps(dotted: str) -> list[str | int]:
+    """msgspec's path: names, list places, and `[...]` for a key it does not tell."""
+    return [int(place) if place else name for place, name in re.findall(r"\[(\d+)\]|([^.\[\]]+|\[\.\.\.\])", dotted)]
+
+
+def _alike(here: list[str | int], wanted: list[str | int]) -> bool:
+    return len(here) == len(wanted) and all(b in (a, "[...]") for a, b in zip(here, wanted, strict=True))

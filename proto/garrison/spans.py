@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+MAX = 2**63 - 1
+"""The greatest sequence number: what SQLite's integers hold."""
+
 
 class Span(NamedTuple):
     """`first` and `last` are both included."""
@@ -27,9 +30,9 @@ class Spans:
             self.add(first, last)
 
     def add(self, first: int, last: int | None = None) -> None:
-        """Raises ValueError when `first` is below 1 or above `last`."""
+        """Raises ValueError when `first` is below 1 or above `last`, or `last` above MAX."""
         last = first if last is None else last
-        if first < 1 or last < first:
+        if first < 1 or last < first or last > MAX:
             raise ValueError(f"no span: {first}..{last}")
         at = self._place(first - 1)
         end = at
@@ -75,8 +78,8 @@ class Spans:
     def __iter__(self) -> Iterator[Span]:
         return iter(self._spans)
 
-    def __len__(self) -> int:
-        """How many numbers are in the set."""
+    def count(self) -> int:
+        """How many numbers are in the set. Not `len`: `list(spans)` would make room for that many."""
         return sum(span.last - span.first + 1 for span in self._spans)
 
     def __bool__(self) -> bool:
