@@ -1,0 +1,180 @@
+"""A whole farm as real processes on loopback, for the end-to-end tests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+T = TypeVar("T")
+
+COMMANDER_TOML = """\
+farm = "test farm"
+
+[listen]
+post = "127.0.0.1:{post}"
+enrol = "127.0.0.1:{enrol}"
+advertise = "127.0.0.1"
+http = "127.0.0.1:{http}"
+
+[history]
+commit_every_ms = 50
+
+[sessions]
+reconnect_window_s = 1
+silent_after_s = 5
+poll_every_s = 1
+
+[power]
+off_s = 10
+min_interval_s = 60
+stagger_ms = 0
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listened on just now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def until(what: str, seen: Callable[[], T | None], limit_s: float = 60.0) -> T:
+    """The first true thing that `seen` returns."""
+    deadline = time.monotonic() + limit_s
+    last: object = None
+    while time.monotonic() < deadline:
+        try:
+            if found := seen():
+                return found
+        except AssertionError as error:
+            last = error
+        time.sleep(0.1)
+    raise AssertionError(f"{what}: not within {limit_s:.0f} s{f' ({last})' if last else ''}")
+
+
+@dataclass
+class Farm:
+    """One farm in `home`. Every process it started ends with it."""
+
+    home: Path
+    ports: dict[str, int] = field(default_factory=dict)
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "GARRISON_HOME": str(self.home), "NO_COLOR": "1", "COLUMNS": "200"}
+
+    # ---- commands ------------------------------------------------------------------------------------------
+
+    def run(self, program: str, *arguments: str, limit_s: float = 120) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [BIN / program, *arguments], env=self.environment, capture_output=True, text=True, timeout=limit_s, check=False
+        )
+
+    def ask(self, program: str, *arguments: str, limit_s: float = 120) -> str:
+        """The command's output; it must succeed."""
+        done = self.run(program, *arguments, limit_s=limit_s)
+        assert done.returncode == 0, f"{program} {' '.join(arguments)}: {done.stderr or done.stdout}"
+        return done.stdout
+
+    def json(self, *arguments: str, limit_s: float = 120) -> Any:
+        return json.loads(self.ask("commander", *arguments, "--json", limit_s=limit_s))
+
+    # ---- processes -----------------------------------------------------------------------------------------
+
+    def init(self) -> None:
+        post, enrol, http = free_ports(3)
+        self.ports = {"post": post, "enrol": enrol, "http": http}
+        self.ask("commander", "init", "--farm", "test farm", "--listen", "127.0.0.1", "--advertise", "127.0.0.1")
+        (self.home / "commander" / "commander.toml").write_text(COMMANDER_TOML.format(**self.ports))
+
+    def start(self, name: str, arguments: Sequence[str | Path]) -> subprocess.Popen[bytes]:
+        log = (self.home / f"{name}.log").open("ab")
+        with log:
+            process = subprocess.Popen(
+                arguments, env=self.environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self.processes[name] = process
+        return process
+
+    def start_commander(self) -> None:
+        self.start("commander", [BIN / "commander", "run"])
+        until("the commander answers", lambda: self.run("commander", "status", "--json").returncode == 0)
+
+    def enrol(self, kind: str, settings: str = "") -> None:
+        token = self.ask("commander", "sentries", "token", "--kind", kind, "--approve").strip()
+        self.ask(f"sentry-{kind}", "enrol", token)
+        if settings:
+            (self.home / f"sentry-{kind}" / "sentry.toml").write_text(settings)
+
+    def start_sentry(self, kind: str) -> None:
+        self.start(f"sentry-{kind}", [BIN / f"sentry-{kind}", "run"])
+        until(f"the {kind} sentry is connected", lambda: self.sentry(kind)["state"] == "connected")
+
+    def kill(self, name: str) -> None:
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def stop(self, name: str, limit_s: float = 30) -> int:
+        """SIGTERM; the exit code."""
+        process = self.processes.pop(name)
+        process.send_signal(signal.SIGTERM)
+        try:
+            return process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+    def log(self, name: str) -> str:
+        return (self.home / f"{name}.log").read_text(errors="replace")
+
+    # ---- what it says --------------------------------------------------------------------------------------
+
+    def sentry(self, kind: str) -> dict[str, Any]:
+        rows = [row for row in self.json("sentries", "list") if row["kind"] == kind]
+        assert rows, f"no {kind} sentry"
+        return dict(rows[0])
+
+    def device(self, name: str) -> dict[str, Any]:
+        rows = [row for row in self.json("devices", "list") if name in (row["name"], row["address"], row["kind"])]
+        assert rows, f"no device {name}"
+        return dict(rows[0])
+
+    def end(self) -> None:
+        for name in list(reversed(self.processes)):
+            process = self.processes.pop(name)
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+
+
+@contextlib.contextmanager
+def farm_at(home: Path) -> Iterator[Farm]:
+    """A farm with a running commander."""
+    farm = Farm(home)
+    try:
+        farm.init()
+        farm.start_commander()
+        yield farm
+    finally:
+        farm.end()
