@@ -110,6 +110,12 @@ class Journal:
         await self._insist(lambda f: f.add_record("event", body, event.at_ms))
         self.on_records()
 
+    async def append_report(self, report: Report) -> None:
+        """A report on an order that we do not keep. Durable when it returns."""
+        body = wire.report_to(report).SerializeToString()
+        await self._insist(lambda f: f.add_record("report", body, report.at_ms))
+        self.on_records()
+
     async def accept(self, order: Order) -> tuple[Action, bool]:
         """The action and whether it is new: ACCEPTED and its report are durable. DiskFull: it is not accepted."""
         now_ms = self._clock.now_ms()

@@ -543,3 +543,9 @@ def report_to(report: Report, boot: bytes = b"", seq: int = 0) -> pb.ActionRepor
 
 def report_from(m: pb.ActionReport) -> Report:
     return Report(m.action_id, _state(m.state), m.at_ms, m.fault, m.text, dict(m.detail))
+
+
+# ---- refusals ----------------------------------------------------------------------------------------------
+
+FAULT_KEY = "garrison-code"
+"""The trailing metadata in which a refused call carries the fault's code; its text is in the status."""
