@@ -137,10 +137,13 @@ class Supervisor:
 
     # ---- after a start of the sentry ------------------------------------------------------------------
 
-    async def recover(self, wanted: Launch | None) -> None:
-        """Adopts what runs as it should, ends what should not, and leaves the rest to `tend`. Raises DiskFull, Unavailable."""
+    async def recover(self, wanted: Launch | None, *, paused: bool = False) -> None:
+        """Adopts what runs as it should, ends what should not, and leaves the rest to `tend`.
+
+        `paused`: what runs is kept, and not started again when it ends. Raises DiskFull, Unavailable, TimedOut.
+        """
         async with self._busy:
-            self._wanted = wanted
+            self._wanted = None if paused else wanted
             await aside("making the miner's folder", self._make_folders, _START_LIMIT_S)
             self._restarts = await self._read(self._restarts_file, Restarts) or Restarts()
             noted = await self._read(self._record_file, MinerRecord)
@@ -161,7 +164,7 @@ class Supervisor:
                     )
             elif noted is not None:
                 await self._forget()
-                if wanted is not None and noted.boot == process.boot_id():
+                if self._wanted is not None and noted.boot == process.boot_id():
                     await self._crashed("it ended while the sentry was away")
 
     # ---- orders -----------------------------------------------------------------------------------------
@@ -169,10 +172,8 @@ class Supervisor:
     async def run_this(self, launch: Launch) -> None:
         """Ends what runs and starts this, with a fresh budget. Raises BadInput, DiskFull, Unavailable, TimedOut."""
         async with self._busy:
-            self._wanted = None  # if ending fails there must not be a second one
+            self._wanted, self.crashes = launch, 0
             await self._stop()
-            self._wanted = launch
-            self.crashes = 0
             await self._fresh_budget()
             await self._start(launch)
 
@@ -182,6 +183,14 @@ class Supervisor:
         if launch is not None:
             self._restarts = msgspec.structs.replace(self._restarts, total=self._restarts.total + 1)
             await self.run_this(launch)
+
+    def leave_down(self) -> None:
+        """What runs may go on (it is paused); when it ends it is not started again."""
+        self._wanted = None
+
+    def want(self, launch: Launch) -> None:
+        """What runs is this, and is started again when it ends."""
+        self._wanted = launch
 
     async def halt(self) -> None:
         """Ends the miner; nothing should run. Raises Unavailable when it cannot be ended."""
@@ -202,7 +211,11 @@ class Supervisor:
         if self._busy.locked():
             return
         async with self._busy:
-            if self._wanted is None or (self._record is not None and self.alive):
+            if self._record is not None and self.alive:
+                return
+            if self._wanted is None:
+                if self._record is not None:
+                    await self._clear_up()
                 return
             if self._record is not None:
                 code = self._child.poll() if self._child is not None else None

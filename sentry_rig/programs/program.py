@@ -21,10 +21,11 @@ class Api:
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A pool that the arguments name, in their order."""
+    """A pool that the arguments name, in their order. `place`: as the program's API will name it, "host:port"."""
 
     url: str
     user: str
+    place: str
 
 
 @dataclass(frozen=True, slots=True)

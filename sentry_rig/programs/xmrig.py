@@ -58,7 +58,7 @@ class XMRig:
                 if url is not None:
                     if not user:
                         raise BadInput(f"the pool {url} has no user", hint="each -o is followed by its own -u")
-                    found.append(Named(url, user))
+                    found.append(Named(url, user, pool_place(url)))
                 url, user = value, ""
                 if url is not None:
                     pool_place(url)
