@@ -93,6 +93,7 @@ class HttpClient:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         replay: bool = True,
+        total_s: float | None = None,
     ) -> HttpAnswer:
         """One request, any status; one of `json`, `form`, `body`. `replay=False`: never sent twice (controls).
 
@@ -109,14 +110,15 @@ class HttpClient:
             given["content-length"] = str(len(content))
         if self._bearer is not None:
             given["authorization"] = f"Bearer {self._bearer}"
+        limit_s = self._total_s if total_s is None else total_s
         async with self._lock:
             self.delivered = False
             try:
-                async with asyncio.timeout(self._total_s):
+                async with asyncio.timeout(limit_s):
                     answer = await self._logged_in(method, path, given, content, replay)
             except TimeoutError:
                 self._drop()
-                raise TimedOut(f"{self.where} did not answer within {self._total_s:g} s") from None
+                raise TimedOut(f"{self.where} did not answer within {limit_s:g} s") from None
             except BaseException:
                 self._drop()  # whatever is half read must not become the answer to the next request
                 raise
