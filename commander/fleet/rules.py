@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -117,14 +117,32 @@ def resolve(
             return Resolution(Verdict.IGNORE) if entry.target else Resolution(Verdict.NEW)
         if by_target.identity is None:
             return Resolution(Verdict.ADOPT, by_target.id)
-        return Resolution(Verdict.REPLACE, None, by_target.id)
+        return Resolution(Verdict.IGNORE) if _late(entry, by_target) else Resolution(Verdict.REPLACE, None, by_target.id)
     moved = by_identity.sentry_id != sentry_id
-    if moved and rival_sees_it:
+    # An ASIC is watched because a person said so: another sentry gets it by a target of its own, never by claiming to see it.
+    claimed = by_target is None and bool(by_identity.watched_address)
+    if moved and (rival_sees_it or claimed):
         return Resolution(Verdict.CONFLICT, by_identity.id, by_target.id if by_target else None)
     if by_target is None or by_target.id == by_identity.id:
         return Resolution(Verdict.UPDATE, by_identity.id, moved=moved)
-    verdict = Verdict.TAKE_OVER if by_target.identity is None else Verdict.SWAP
-    return Resolution(verdict, by_identity.id, by_target.id, moved)
+    if by_target.identity is None:
+        return Resolution(Verdict.TAKE_OVER, by_identity.id, by_target.id, moved)
+    if _late(entry, by_target):
+        return Resolution(Verdict.UPDATE, by_identity.id, moved=moved)
+    return Resolution(Verdict.SWAP, by_identity.id, by_target.id, moved)
+
+
+def _late(entry: Device, target: DeviceRecord) -> bool:
+    """Whether the sentry still speaks of the target as it was before we gave it another address."""
+    return bool(entry.address) and not same_place(entry.address, target.watched_address)
+
+
+def same_place(one: str, other: str) -> bool:
+    """Whether two addresses may be the same; one without a port is the same as with any."""
+    if one == other:
+        return True
+    bare = {text: text.rpartition(":")[0] if text.count(":") == 1 or "]:" in text else text for text in (one, other)}
+    return bare[one] == bare[other] and (bare[one] == one or bare[other] == other)
 
 
 # ---- what a post should do -----------------------------------------------------------------------------------
@@ -287,13 +305,12 @@ def told_name(text: str, otherwise: str) -> str:
     return kept or otherwise
 
 
-def unique_name(wanted: str, taken: Iterable[str]) -> str:
-    """`wanted`, or with -2, -3 … behind it."""
-    used = {name.casefold() for name in taken}
-    if wanted.casefold() not in used:
+def unique_name(wanted: str, taken: Container[str]) -> str:
+    """`wanted`, or with -2, -3 … behind it. `taken`: the names in use, case folded."""
+    if wanted.casefold() not in taken:
         return wanted
     number = 2
-    while f"{wanted[:60]}-{number}".casefold() in used:
+    while f"{wanted[:60]}-{number}".casefold() in taken:
         number += 1
     return f"{wanted[:60]}-{number}"
 
