@@ -1,6 +1,10 @@
 """What a relay board can do, as its driver offers it.
 
 A driver does one protocol exchange a call: no retries, no sleeps, no read-back. Those stand once, in `queue.py`.
+Every call has its own limit in time and bytes. What a failed command means depends on which fault it is:
+
+    Unreachable    nothing was sent: it may be sent again
+    TimedOut       it may have been carried out: only a read tells
 """
 
 from __future__ import annotations
@@ -50,8 +54,8 @@ class Board(Protocol):
 
     capabilities: Capabilities
 
-    async def read(self) -> Mapping[str, OutletReading]:
-        """Every outlet."""
+    async def read(self, *, slow: bool = True) -> Mapping[str, OutletReading]:
+        """Every outlet. `slow`: also what takes another exchange (meters); without it only the states are sure."""
         ...
 
     async def set(self, outlet: str, on: bool) -> None:
@@ -67,6 +71,38 @@ class Board(Protocol):
 
 def outlet_number(outlet: str, outlets: int) -> int:
     """The outlet as a number from 1. Raises BadInput."""
-    if not outlet.isdecimal() or not 1 <= int(outlet) <= outlets:
+    if not (outlet.isascii() and outlet.isdecimal()) or outlet.startswith("0") or not 1 <= int(outlet) <= outlets:
         raise BadInput(f"no outlet {outlet!r} on this board", hint=f"it has 1 to {outlets}")
     return int(outlet)
+
+
+def host_and_port(address: str, port: int) -> tuple[str, int]:
+    """Host and port of "host", "host:port", "[v6]" or "[v6]:port"; `port` where none is given. Raises BadInput."""
+    host, given = address, ""
+    if address.startswith("["):
+        host, _, rest = address[1:].partition("]")
+        given = rest.removeprefix(":")
+    elif address.count(":") == 1:
+        host, _, given = address.partition(":")
+    if (
+        not host
+        or any(c in host for c in "/?#@ \t\r\n\\")
+        or (given and not (given.isascii() and given.isdecimal() and 0 < int(given) < 65536))
+    ):
+        raise BadInput(f"not an address: {address!r}", hint="host, host:port or [IPv6]:port, without http://")
+    return host, int(given) if given else port
+
+
+def whole_number(address: BoardAddress, option: str, default: int, least: int, most: int) -> int:
+    """An option as a whole number. Raises BadInput."""
+    text = address.options.get(option, str(default))
+    if not (text.isascii() and text.isdecimal()) or not least <= int(text) <= most:
+        raise BadInput(f"option {option} is {text!r}", hint=f"a whole number from {least} to {most}")
+    return int(text)
+
+
+def check_options(address: BoardAddress, known: frozenset[str]) -> None:
+    """BadInput for an option this driver does not have."""
+    unknown = sorted(address.options.keys() - known)
+    if unknown:
+        raise BadInput(f"{address.kind} has no option {unknown[0]!r}", hint=f"it has: {', '.join(sorted(known)) or 'none'}")

@@ -4,6 +4,7 @@ Fault
 ├── BadInput              bad_input            what a person or file gave makes no sense
 │   ├── BadFrame          bad_frame            a frame that lies about itself
 │   └── BadAnswer         bad_answer           a device answered, but not what it should
+│       └── DidNotSwitch  did_not_switch       a relay took the command, and its read-back says it did not switch
 ├── Refused               refused              understood, and will not
 │   ├── NotAllowed        not_allowed          no right, or no policy names it
 │   ├── GuardRefused      guard_refused        the guard file on the sentry forbids it
@@ -56,6 +57,10 @@ class BadFrame(BadInput):
 
 class BadAnswer(BadInput):
     code = "bad_answer"
+
+
+class DidNotSwitch(BadAnswer):
+    code = "did_not_switch"
 
 
 class Refused(Fault):
