@@ -1,0 +1,1 @@
+"""Samples: ingest, latest values, history."""

@@ -1,0 +1,186 @@
+"""The newest look at every device, in memory.
+
+One block of numbers a layout, columns by devices, so that a frame of many devices is copied in a few numpy calls and a
+listing of ten thousand devices reads a handful of columns. All on the event loop: no locks.
+
+A device's latest values are those of its newest look and no others: after a failed look its hashrate is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from commander.telemetry.columns import Flags, Ints, Look, number
+from garrison.frame import Layout, Number, Series
+
+
+@dataclass(frozen=True, slots=True)
+class LatestRow:
+    """What the newest look at a device read. A value that was not read is not in `values`."""
+
+    at_ms: int
+    values: Mapping[Series, Number]
+
+
+@dataclass(slots=True)
+class _Block:
+    """The newest look of each device in one layout; rows of devices whose newest look has another layout are stale."""
+
+    layout: Layout
+    scaled: Ints  # columns by rows
+    valid: Flags | None = None  # None: every value is there
+    odd: dict[tuple[int, int], float] = field(default_factory=dict)
+    rows: dict[int, int] = field(default_factory=dict)  # slot to row
+
+
+class Latest:
+    """Device key to its newest look. Newest `at_ms` wins, whatever the order of arrival."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, int] = {}
+        self._at_ms: Ints = np.full(64, -1, np.int64)  # by slot; -1: nothing yet
+        self._blocks: dict[bytes, _Block] = {}
+        self._where: list[_Block | None] = []  # by slot
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def take(self, look: Look) -> None:
+        """Late samples never overwrite newer ones; of two of the same time the later call wins."""
+        slots = np.array([self._slot(key) for key in look.keys.tolist()], np.intp)
+        newer = look.at_ms >= self._at_ms[slots]
+        if not newer.any():
+            return
+        block = self._block(look.layout)
+        rows = np.array([self._row(block, slot) for slot in slots.tolist()], np.intp)
+        # a device twice in one frame: sorted by time, the last assignment is the newest
+        chosen = None if newer.all() and len(set(slots.tolist())) == len(slots) else np.flatnonzero(newer)
+        if chosen is not None:
+            chosen = chosen[np.argsort(look.at_ms[chosen], kind="stable")]
+            slots, rows = slots[chosen], rows[chosen]
+        self._copy(block, rows, look, chosen)
+        self._at_ms[slots] = look.at_ms if chosen is None else look.at_ms[chosen]
+        for slot in slots.tolist():
+            self._where[slot] = block
+
+    def rows(self, keys: Iterable[int], metrics: Collection[str] | None = None) -> dict[int, LatestRow]:
+        """The newest look at each of these devices; those never seen are left out. `metrics`: only these."""
+        wanted: dict[int, list[int]] = {}
+        blocks: dict[int, _Block] = {}
+        for key in dict.fromkeys(keys):
+            slot = self._slots.get(key)
+            block = None if slot is None else self._where[slot]
+            if block is not None:
+                blocks[id(block)] = block
+                wanted.setdefault(id(block), []).append(key)
+        found: dict[int, LatestRow] = {}
+        for name, block in blocks.items():
+            found |= self._rows_of(block, wanted[name], metrics)
+        return found
+
+    def series(self, key: int) -> tuple[Series, ...]:
+        """What the newest look at a device could have read: the columns of its layout."""
+        slot = self._slots.get(key)
+        block = None if slot is None else self._where[slot]
+        return () if block is None else tuple((c.metric, c.component) for c in block.layout.columns)
+
+    def forget(self, before_ms: int) -> None:
+        """Drops devices whose newest look is older, and what stale layouts still hold."""
+        kept = Latest()
+        for block in self._blocks.values():
+            current = [
+                (key, slot) for key, slot in self._slots.items() if self._where[slot] is block and self._at_ms[slot] >= before_ms
+            ]
+            if current:
+                kept.take(self._look(block, current))
+        self._slots, self._at_ms, self._blocks, self._where = kept._slots, kept._at_ms, kept._blocks, kept._where
+
+    # ---- places -------------------------------------------------------------------------------------------
+
+    def _slot(self, key: int) -> int:
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._slots[key] = len(self._where)
+            self._where.append(None)
+            if slot == len(self._at_ms):
+                self._at_ms = np.concatenate([self._at_ms, np.full(slot, -1, np.int64)])
+        return slot
+
+    def _block(self, layout: Layout) -> _Block:
+        block = self._blocks.get(layout.hash)
+        if block is None:
+            block = self._blocks[layout.hash] = _Block(layout, np.zeros((len(layout.columns), 1), np.int64))
+        return block
+
+    @staticmethod
+    def _row(block: _Block, slot: int) -> int:
+        row = block.rows.get(slot)
+        if row is None:
+            row = block.rows[slot] = len(block.rows)
+            if row == block.scaled.shape[1]:
+                block.scaled = np.concatenate([block.scaled, np.zeros_like(block.scaled)], axis=1)
+                if block.valid is not None:
+                    block.valid = np.concatenate([block.valid, np.zeros_like(block.valid)], axis=1)
+        return row
+
+    @staticmethod
+    def _copy(block: _Block, rows: Ints, look: Look, chosen: Ints | None) -> None:
+        block.scaled[:, rows] = look.scaled if chosen is None else look.scaled[:, chosen]
+        if look.valid is not None:
+            if block.valid is None:
+                block.valid = np.ones(block.scaled.shape, np.bool_)
+            block.valid[:, rows] = look.valid if chosen is None else look.valid[:, chosen]
+        elif block.valid is not None:
+            block.valid[:, rows] = True
+        if block.odd:
+            overwritten = set(rows.tolist())
+            block.odd = {place: value for place, value in block.odd.items() if place[1] not in overwritten}
+        if look.odd:
+            row_of = dict(enumerate(rows.tolist())) if chosen is None else dict(zip(chosen.tolist(), rows.tolist(), strict=True))
+            newest = {row: sample for sample, row in row_of.items()}
+            for (place, sample), value in look.odd.items():
+                if sample in row_of and newest[row_of[sample]] == sample:
+                    block.odd[place, row_of[sample]] = value
+
+    def _rows_of(self, block: _Block, keys: list[int], metrics: Collection[str] | None) -> dict[int, LatestRow]:
+        slots = [self._slots[key] for key in keys]
+        rows = np.array([block.rows[slot] for slot in slots], np.intp)
+        places = [i for i, column in enumerate(block.layout.columns) if metrics is None or column.metric in metrics]
+        series = [(block.layout.columns[i].metric, block.layout.columns[i].component) for i in places]
+        columns = [_numbers(block, i, rows) for i in places]
+        times = self._at_ms[slots].tolist()
+        if not columns:
+            return {key: LatestRow(at_ms, {}) for key, at_ms in zip(keys, times, strict=True)}
+        return {
+            key: LatestRow(at_ms, {s: value for s, value in zip(series, values, strict=True) if value is not None})
+            for key, at_ms, values in zip(keys, times, zip(*columns, strict=True), strict=True)
+        }
+
+    def _look(self, block: _Block, current: list[tuple[int, int]]) -> Look:
+        rows = [block.rows[slot] for _, slot in current]
+        sample_of = {row: i for i, row in enumerate(rows)}
+        return Look(
+            layout=block.layout,
+            keys=np.array([key for key, _ in current], np.uint64),
+            at_ms=self._at_ms[[slot for _, slot in current]],
+            scaled=block.scaled[:, rows],
+            valid=None if block.valid is None else block.valid[:, rows],
+            missing=0,
+            odd={(place, sample_of[row]): value for (place, row), value in block.odd.items() if row in sample_of},
+        )
+
+
+def _numbers(block: _Block, place: int, rows: Ints) -> list[Number | None]:
+    decimals = block.layout.columns[place].decimals
+    values: list[Number | None] = [number(scaled, decimals) for scaled in block.scaled[place, rows].tolist()]
+    if block.valid is not None:
+        for i in np.flatnonzero(~block.valid[place, rows]).tolist():
+            values[i] = None
+    if block.odd:
+        for i, row in enumerate(rows.tolist()):
+            if (place, row) in block.odd:
+                values[i] = block.odd[place, row]
+    return values
