@@ -6,6 +6,7 @@ nothing is ever drawn between two points that are not neighbours.
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
@@ -174,7 +175,7 @@ def _looks_in(kept: store.Kept, layout: Layout, place: int | None, question: Que
 def chosen_step(from_ms: int, to_ms: int, limit: int) -> int:
     """The smallest usual step that gives at most `limit` steps."""
     least = (to_ms - from_ms) / limit
-    return next((step for step in STEPS_MS if step >= least), int(least // STEPS_MS[-1] + 1) * STEPS_MS[-1])
+    return next((step for step in STEPS_MS if step >= least), math.ceil(least / STEPS_MS[-1]) * STEPS_MS[-1])
 
 
 def steps(points: Iterable[Point], from_ms: int, to_ms: int, step_ms: int) -> list[Step]:
