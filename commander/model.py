@@ -113,6 +113,12 @@ class ActionRow:
     fault: str = ""
     text: str = ""
     result: Mapping[str, Any] = field(default_factory=dict)
+    device: str = ""  # its name and identity when it was ordered
+    identity: str = ""
+    simulated: bool = False
+    batch: str = ""  # the same for all orders of one request
+    by_sentry: bool = False  # `state` is the sentry's own word; otherwise the commander's
+    cancel_asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

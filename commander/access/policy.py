@@ -65,6 +65,26 @@ HTTP: dict[tuple[str, str], Role] = {
     ("POST", "/api/v1/relays/{board}/outlets/{outlet}"): Role.OPERATOR,
     ("DELETE", "/api/v1/relays/{board}/outlets/{outlet}"): Role.OPERATOR,
     ("GET", "/api/v1/events"): Role.VIEWER,
+    # actions
+    ("GET", "/api/v1/actions"): Role.VIEWER,
+    ("POST", "/api/v1/actions"): Role.OPERATOR,
+    ("GET", "/api/v1/actions/{action_id}"): Role.VIEWER,
+    ("GET", "/api/v1/actions/{action_id}/wait"): Role.VIEWER,
+    ("POST", "/api/v1/actions/{action_id}/cancel"): Role.OPERATOR,
+    # flight sheets
+    ("GET", "/api/v1/sheets"): Role.VIEWER,
+    ("POST", "/api/v1/sheets"): Role.OPERATOR,
+    ("GET", "/api/v1/sheets/{sheet}"): Role.VIEWER,
+    ("PUT", "/api/v1/sheets/{sheet}"): Role.OPERATOR,
+    ("DELETE", "/api/v1/sheets/{sheet}"): Role.OPERATOR,
+    ("POST", "/api/v1/sheets/{sheet}/apply"): Role.OPERATOR,
+    ("GET", "/api/v1/drift"): Role.VIEWER,
+    ("GET", "/api/v1/programs"): Role.VIEWER,
+    ("POST", "/api/v1/programs"): Role.ADMINISTRATOR,
+    ("DELETE", "/api/v1/programs/{program}/{version}"): Role.ADMINISTRATOR,
+    # power
+    ("GET", "/api/v1/power/check"): Role.VIEWER,
+    ("POST", "/api/v1/power/{verb}"): Role.OPERATOR,
 }
 """(method, path template as FastAPI spells it) to the least role that may."""
 

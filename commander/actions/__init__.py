@@ -1,0 +1,1 @@
+"""Every order to hardware: what it may be, where it stands, how it ended."""
