@@ -9,6 +9,9 @@ from typing import Protocol
 from garrison.model import Condition, Credentials, Pool, PoolOrder
 from garrison.words import ActionKind
 
+EVERY_LOOK = frozenset({"boards_missing", "fans_missing", "miner_down"})
+"""Codes of conditions that every look finds anew; all others come from a slow look and hold until the next one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

@@ -82,6 +82,7 @@ class Antminer:
         self.reboots = 0
         self.writes: list[dict[str, Any]] = []
         self.api_requests = 0
+        self.asked_now = self.most_asked_at_once = 0
         self.http_requests: list[str] = []
         self.blinking = False
         self.conf: dict[str, Any] = _factory_conf(self.spec)
@@ -405,15 +406,19 @@ class _Api(asyncio.Protocol):
         if device.hung or self._eof:
             return
         self._eof = True
+        device.asked_now += 1
+        device.most_asked_at_once = max(device.most_asked_at_once, device.asked_now)
         if faults.slow_s or faults.segments:
             task = asyncio.create_task(self._answer_later())
             device._tasks.add(task)
             task.add_done_callback(device._tasks.discard)
         else:
+            device.asked_now -= 1
             self._say([device.api_answer(self._got)])
 
     async def _answer_later(self) -> None:
         await asyncio.sleep(self._device.faults.slow_s)
+        self._device.asked_now -= 1
         said = self._device.api_answer(self._got)
         size = 700 if self._device.faults.segments else len(said)
         for i in range(0, len(said), size):
