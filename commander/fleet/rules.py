@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -301,8 +301,17 @@ def checked_tag(text: str) -> str:
 
 def told_name(text: str, otherwise: str) -> str:
     """A name that a device told us, made harmless; `otherwise` when nothing is left of it."""
-    kept = "".join(one for one in text if one == " " or unicodedata.category(one)[0] not in "CZ").replace("/", "-").strip()[:64]
-    return kept or otherwise
+    return told_text(text).replace("/", "-")[:64].strip() or otherwise
+
+
+def told_text(text: str) -> str:
+    """What a machine says about itself, without characters that move a cursor, 400 at most."""
+    return "".join(one for one in text[:1000] if one == " " or unicodedata.category(one)[0] not in "CZ").strip()[:400]
+
+
+def told_facts(facts: Mapping[str, str]) -> dict[str, str]:
+    """The first 64, made harmless."""
+    return {told_text(key)[:64]: told_text(value) for key, value in list(facts.items())[:64]}
 
 
 def unique_name(wanted: str, taken: Container[str]) -> str:

@@ -21,7 +21,7 @@ from commander.fleet.edits import Allowed, DeviceChange, NewBoard, NewDevice
 from commander.fleet.records import DeviceRecord, EventRecord, OutletRecord, SentryRecord
 from commander.fleet.roster import Roster
 from commander.fleet.rows import differences, haystack, shown_board, shown_device, shown_sentry
-from commander.fleet.rules import PRIVATE, judge_device, judge_sentry, told_name, unique_name
+from commander.fleet.rules import PRIVATE, judge_device, judge_sentry, told_facts, unique_name
 from commander.model import BoardRow, Caller, DeviceRow, OutletRow, Sentry
 from garrison.clock import Clock
 from garrison.faults import Fault, NotFound
@@ -141,7 +141,7 @@ class Fleet:
             address=hello.address or sentry.address,
             software=hello.software,
             capabilities=tuple(hello.capabilities),
-            facts={key: told_name(value, "") for key, value in hello.facts.items()},
+            facts=told_facts(hello.facts),
             frames_dropped=hello.frames_dropped,
             # Re-estimated at each connect; jitter of a second is no reason to write.
             clock_skew_ms=_steady(sentry.clock_skew_ms, hello.wall_ms - now_ms),
