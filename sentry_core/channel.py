@@ -10,7 +10,7 @@ from garrison.join import SERVER_NAME
 
 CONNECT_S = 10.0
 KEEPALIVE_MS = 10_000
-KEEPALIVE_TIMEOUT_MS = 5_000
+KEEPALIVE_TIMEOUT_MS = 8_000
 """A half-open link is found after both together. gRPC does not take less than 10 s."""
 
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
@@ -22,6 +22,7 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.ping_timeout_ms", KEEPALIVE_TIMEOUT_MS),  # without it (default 60 s) a busy stream is not found dead
     ("grpc.max_receive_message_length", wire.MAX_MESSAGE),
     ("grpc.max_send_message_length", wire.MAX_MESSAGE),
 )
