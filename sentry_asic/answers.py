@@ -21,6 +21,7 @@ MAX_DEPTH = 32
 MAX_REPAIRED_BYTES = 256 * 1024  # real answers are below 30 kB, and mending is slower than parsing
 _STRING = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _SPACE = re.compile(r"[\s\x00-\x1f\ufeff]*")
+_NO_COMMA = re.compile(r'"(?:[^"\\]|\\.)*"|[}\]]\s*(?=[{\["])', re.DOTALL)
 _BARE = re.compile(r"[A-Za-z0-9_.+\-]+")
 _NUMBER = re.compile(r"[+-]?\d{1,25}(?:\.\d*)?(?:[eE][+-]?\d{1,3})?")
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
@@ -53,7 +54,7 @@ def parse(raw: bytes) -> Answer:
     if len(raw) > MAX_REPAIRED_BYTES:
         raise BadAnswer(f"{len(raw)} bytes that are not JSON: {excerpt(raw)}")
     text = raw.decode("utf-8", "replace")
-    return _Mender(text, 1 if "\ufffd" in text else 0).mend()
+    return _with_commas(text) or _Mender(text, 1 if "\ufffd" in text else 0).mend()
 
 
 def is_whole(raw: bytes) -> bool:
@@ -121,6 +122,27 @@ def rows(value: object) -> list[Mapping[str, Any]]:
 
 
 # ---- mending -----------------------------------------------------------------------------------------------
+
+
+def _with_commas(text: str) -> Answer | None:
+    """The commonest fault by far, on every answer of old Antminers: `}{`. Ten times quicker than `_Mender`, to the same end."""
+    added = 0
+
+    def comma(found: re.Match[str]) -> str:
+        nonlocal added
+        if found[0][0] == '"':
+            return found[0]
+        added += 1
+        return found[0] + ","
+
+    mended = _NO_COMMA.sub(comma, text)
+    if not added:
+        return None
+    try:
+        value = msgspec.json.decode(mended)
+    except msgspec.DecodeError:
+        return None
+    return Answer(value, added) if isinstance(value, dict | list) else None
 
 
 def _check_depth(raw: bytes) -> None:

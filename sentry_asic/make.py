@@ -112,6 +112,10 @@ class Driver(Protocol):
         """Whether the light blinks; None: this firmware does not tell."""
         ...
 
+    async def pools(self) -> tuple[PoolOrder, ...]:
+        """The configured pools with their passwords, empty slots left out: what `set_pools` takes to go back."""
+        ...
+
     async def set_pools(self, pools: Sequence[PoolOrder]) -> None:
         """Reads the whole configuration first; a read that failed or made no sense is BadAnswer, and nothing is written."""
         ...

@@ -139,6 +139,10 @@ class Watcher:
     def known(self, identity: str) -> bool:
         return self._by_identity(identity) is not None
 
+    def states(self) -> list[DeviceState]:
+        """Of every device that is watched."""
+        return [watched.state for watched in self._watched.values() if not watched.muted]
+
     def state(self, identity: str) -> Watched | None:
         """What is known of a device now; read it, do not change it."""
         return self._by_identity(identity)

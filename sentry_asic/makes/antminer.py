@@ -7,14 +7,14 @@ not "offline". Stock firmware states no power until recently: then it stays unkn
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 from garrison.faults import BadAnswer, NotSupported, Refused, TimedOut, Unreachable, WrongPassword
 from garrison.model import Condition, Credentials, Pool, PoolOrder
 from garrison.words import ActionKind
-from sentry_asic.answers import Answer, rows, table, whole, words
+from sentry_asic.answers import Answer, rows, table, words
 from sentry_asic.cgminer import PORT, ask, section
 from sentry_asic.make import Place, Reading, Seen
 from sentry_asic.makes.antminer_parse import (
@@ -67,13 +67,8 @@ class Antminer:
             raise
         except Unreachable as fault:
             return await self._without_api(fault)
-        summary, lost = await self._section("summary", "SUMMARY")
-        pool_rows, pools_lost = await self._section("pools", "POOLS")
-        pools = None if pool_rows is None else parse_pools(pool_rows)
-        repairs = stats_answer.repairs + lost + pools_lost
-        reading = _reading(stats, (summary or [{}])[0] if summary else {}, pools, repairs)
-        if summary is None:
-            reading = replace(reading, missing=(*reading.missing, "accepted", "rejected", "stale"))
+        pool_rows, repairs = await self._section("pools", "POOLS")
+        reading = _reading(stats, None if pool_rows is None else parse_pools(pool_rows), stats_answer.repairs + repairs)
         return await self._slow(reading) if slow else reading
 
     async def _ask(self, command: str, extra: Mapping[str, object] | None = None) -> Answer:
@@ -190,6 +185,11 @@ class Antminer:
     async def locating(self) -> bool | None:
         return await (await self._dialect()).locating()
 
+    async def pools(self) -> tuple[PoolOrder, ...]:
+        conf = await (await self._dialect()).conf()
+        held = [[words(pool.get(name), 4096) for name in ("url", "user", "pass")] for pool in rows(conf["pools"])]
+        return tuple(PoolOrder(url, user, password) for url, user, password in held if url)
+
     async def set_pools(self, pools: Sequence[PoolOrder]) -> None:
         await (await self._dialect()).set_pools(pools)
 
@@ -204,7 +204,8 @@ async def _or(ask_for: Callable[[], Awaitable[T]], otherwise: T, name: str, miss
         return otherwise
 
 
-def _reading(stats: Stats, summary: Mapping[str, Any], pools: tuple[Pool, ...] | None, repairs: int) -> Reading:
+def _reading(stats: Stats, pools: tuple[Pool, ...] | None, repairs: int) -> Reading:
+    """`summary` is not asked: what it has besides are the sums of these (shares of the pools, errors of the boards)."""
     rate = stats.hashrate_hs
     temps = [board.temp_c for board in stats.boards if board.temp_c is not None]
     chip_temps = [board.chip_temp_c for board in stats.boards if board.chip_temp_c is not None]
@@ -217,13 +218,13 @@ def _reading(stats: Stats, summary: Mapping[str, Any], pools: tuple[Pool, ...] |
         expected_hashrate_hs=stats.expected_hashrate_hs,
         power_w=stats.power_w,
         power_source=None if stats.power_w is None else "miner",
-        uptime_s=stats.uptime_s if stats.uptime_s is not None else whole(summary.get("Elapsed")),
+        uptime_s=stats.uptime_s,
         temp_c=max(temps, default=None),
         chip_temp_c=max(chip_temps, default=None),
-        accepted=whole(summary.get("Accepted")),
-        rejected=whole(summary.get("Rejected")),
-        stale=whole(summary.get("Stale")),
-        hw_errors=whole(summary.get("Hardware Errors")),
+        accepted=_sum(pool.accepted for pool in pools or ()),
+        rejected=_sum(pool.rejected for pool in pools or ()),
+        stale=_sum(pool.stale for pool in pools or ()),
+        hw_errors=_sum(board.hw_errors for board in stats.boards),
         fans_rpm=stats.fans_rpm,
         boards=stats.boards,
         pools=pools,
@@ -232,6 +233,12 @@ def _reading(stats: Stats, summary: Mapping[str, Any], pools: tuple[Pool, ...] |
         missing=tuple(missing_fields(stats, pools)),
         repairs=repairs,
     )
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """None when nothing is told."""
+    told = [count for count in counts if count is not None]
+    return sum(told) if told else None
 
 
 def _shortfalls(stats: Stats) -> list[Condition]:
