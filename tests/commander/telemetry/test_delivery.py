@@ -4,8 +4,10 @@ cut by a restart, every acknowledged frame is present once, and Welcome says exa
 from __future__ import annotations
 
 import asyncio
+import random
 import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
 
 from hypothesis import settings
@@ -23,8 +25,12 @@ JOURNALS = [("s1", bytes(16)), ("s1", b"\x01" * 16), ("s2", bytes(16))]
 Frame = tuple[int, int]  # journal, seq
 
 
-def _body(frame: Frame, at_ms: int) -> bytes:
-    return pack(LAYOUT, [Sample(frame[0], at_ms, {("accepted", ""): frame[1]})])
+@cache
+def _body(frame: Frame) -> bytes:
+    """More than a page of the database, so that a full disk is felt at once."""
+    noise = random.Random(frame[0] * 1_000 + frame[1])
+    samples = [Sample(key, 1_700_000_000_000 + frame[1], {("power_w", ""): noise.random()}) for key in range(400)]
+    return pack(LAYOUT, samples)
 
 
 class Delivery(RuleBasedStateMachine):
@@ -33,7 +39,6 @@ class Delivery(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp())
         self.runner = asyncio.Runner()
         self.clock = ManualClock()
-        self.sent: dict[Frame, bytes] = {}
         self.acked: set[Frame] = set()
         self.settled: dict[int, int] = {}  # journal to the first number still held
         self.lied: set[Frame] = set()
@@ -57,7 +62,7 @@ class Delivery(RuleBasedStateMachine):
             jobs = []
             for i, frame in enumerate(frames):
                 self.clock.advance(1)
-                body = self.sent.setdefault(frame, _body(frame, self.clock.now_ms()))
+                body = _body(frame)
                 if i == lie and frame not in self.acked and frames.count(frame) == 1:
                     self.lied.add(frame)
                     body = body[:-1]
@@ -96,8 +101,6 @@ class Delivery(RuleBasedStateMachine):
         async def resizing() -> None:
             pages = await self.telemetry.db.read(lambda c: c.execute("pragma page_count").fetchone()[0])
             limit = pages if full else 1_000_000
-            if full:  # no page left on the free list either
-                await self.telemetry.db.write(lambda c: c.execute("create table if not exists fill (x)"))
             await self.telemetry.db.write(lambda c: c.execute(f"pragma max_page_count={limit}").fetchone())
 
         self.runner.run(resizing())
