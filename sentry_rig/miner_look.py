@@ -44,7 +44,7 @@ async def look_at(supervisor: Supervisor) -> MinerLook:
         return MinerLook(alive=True, fault=fault)
 
 
-def trial(look: MinerLook, pools: tuple[str, ...], crashes: int, floor_hs: float) -> Trial:
+def trial(look: MinerLook, pools: tuple[str, ...], crashes: int, floor_hs: float, hashing_s: float, patience_s: float) -> Trial:
     """What `judge_trial` needs of a look."""
     reading = look.reading or MinerReading()
     return Trial(
@@ -59,6 +59,8 @@ def trial(look: MinerLook, pools: tuple[str, ...], crashes: int, floor_hs: float
         accepted=reading.accepted,
         rejected=reading.rejected,
         floor_hs=floor_hs,
+        hashing_s=hashing_s,
+        patience_s=patience_s,
     )
 
 

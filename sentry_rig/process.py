@@ -53,7 +53,7 @@ def environment(home: Path, start: str, extra: Mapping[str, str] | None = None) 
 
 
 def mark_of(pid: int) -> str | None:
-    """When this process started, as a word that changes with every process; None when there is none (or only its remains)."""
+    """When the process of this pid started: together they name it for good. None when there is none, or only its remains."""
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:

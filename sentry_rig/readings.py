@@ -171,7 +171,7 @@ def _model(cards: CardsLook, cpu: str) -> str:
     names = [card.name or "GPU" for card in cards.cards]
     if not names:
         return cpu
-    return ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names))  # noqa: RUF001  # the sign for "times"
+    return ", ".join(f"{names.count(name)} × {name}" for name in dict.fromkeys(names))  # the sign for "times"
 
 
 def _card_facts(cards: CardsLook) -> dict[str, str]:

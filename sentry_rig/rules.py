@@ -106,13 +106,18 @@ class Trial:
     accepted: int | None = None
     rejected: int | None = None
     floor_hs: float = 0
+    hashing_s: float = 0  # how long it has been seen connected and hashing
+    patience_s: float = 0  # how long a share may take before hashing alone will do
 
 
 MAX_TRIAL_CRASHES = 3
 
 
 def judge_trial(trial: Trial) -> tuple[Literal["good", "wait", "bad"], str]:
-    """And in words why. `good` is what a read showed: connected to a pool of the sheet, hashing, not all refused."""
+    """And in words why. `good` is what a read showed: connected to a pool of the sheet, hashing, a share accepted.
+
+    On a small rig a share may take longer than anybody waits: then hashing for `patience_s` without a rejected one will do.
+    """
     if trial.crashes >= MAX_TRIAL_CRASHES:
         return "bad", f"the miner ended by itself {trial.crashes} times"
     if not trial.alive:
@@ -129,6 +134,8 @@ def judge_trial(trial: Trial) -> tuple[Literal["good", "wait", "bad"], str]:
         return "wait", "the miner is connected and does not hash"
     if trial.rejected and not trial.accepted:
         return "wait", f"the pool rejects every share ({trial.rejected} so far)"
+    if not trial.accepted and trial.hashing_s < trial.patience_s:
+        return "wait", "the miner hashes, and the pool has accepted no share yet"
     return "good", f"mines on {trial.pool}"
 
 

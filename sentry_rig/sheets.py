@@ -23,7 +23,7 @@ from sentry_rig.aside import aside
 from sentry_rig.miner_log import tail
 from sentry_rig.miner_look import MinerLook, look_at, trial
 from sentry_rig.programs.table import program
-from sentry_rig.rules import fingerprint, judge_trial
+from sentry_rig.rules import fingerprint, hashing, judge_trial
 from sentry_rig.settings import RigSettings
 from sentry_rig.supervisor import Launch, Supervisor, Tell
 
@@ -143,13 +143,18 @@ class Sheets:
     async def watch(self, kept: Kept, limit_s: float) -> tuple[bool, str, MinerLook]:
         """Whether the miner mines as the sheet says within the limit, why (not), and the last look."""
         until_ms = self._clock.monotonic_ms() + round(limit_s * 1000)
+        floor_hs, since_ms = self._settings.hashrate_floor_hs, None
         while True:
             await self._supervisor.tend()
             look = await look_at(self._supervisor)
-            verdict, why = judge_trial(trial(look, kept.places, self._supervisor.crashes, self._settings.hashrate_floor_hs))
+            now_ms = self._clock.monotonic_ms()
+            works = look.reading is not None and look.reading.connected and hashing(look.reading.hashrate_hs, floor_hs)
+            since_ms = (now_ms if since_ms is None else since_ms) if works else None
+            hashing_s = (now_ms - since_ms) / 1000 if since_ms is not None else 0.0
+            verdict, why = judge_trial(trial(look, kept.places, self._supervisor.crashes, floor_hs, hashing_s, limit_s / 2))
             if verdict == "good":
                 return True, why, look
-            if verdict == "bad" or self._clock.monotonic_ms() >= until_ms:
+            if verdict == "bad" or now_ms >= until_ms:
                 return False, why, look
             await self._clock.sleep(_LOOK_EVERY_S)
 

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _START_LIMIT_S = 60.0
 _FIND_LIMIT_S = 20.0
 _KILL_LIMIT_S = 10.0
+_REAP_LIMIT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +219,7 @@ class Supervisor:
                     await self._clear_up()
                 return
             if self._record is not None:
-                code = self._child.poll() if self._child is not None else None
+                code = await self._reap()
                 await self._clear_up()
                 await self._crashed("its exit code is not known" if code is None else f"exit code {code}")
             now_ms = self._clock.now_ms()
@@ -326,7 +327,17 @@ class Supervisor:
         await aside("writing the miner's record", lambda: record.write(self._record_file, kept), _START_LIMIT_S)
         self._record, self._child, self._started_mono_ms = kept, child, None
 
+    async def _reap(self) -> int | None:
+        """The exit code of a child that ended. Its last threads may take a moment longer than itself."""
+        child = self._child
+        until_ms = self._clock.monotonic_ms() + round(_REAP_LIMIT_S * 1000)
+        while child is not None and child.poll() is None and self._clock.monotonic_ms() < until_ms:  # noqa: ASYNC110  # the kernel has no Event
+            await asyncio.sleep(0.02)
+        return child.poll() if child is not None else None
+
     async def _forget(self) -> None:
+        await self._reap()
+        self.let_go()
         self._record, self._child, self._started_mono_ms = None, None, None
         await aside("removing the miner's record", lambda: self._record_file.unlink(missing_ok=True), _START_LIMIT_S)
 

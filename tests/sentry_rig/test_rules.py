@@ -1,5 +1,7 @@
 """The decisions about a rig, as tables of cases."""
 
+from dataclasses import replace
+
 import pytest
 
 from garrison.words import DeviceState
@@ -119,6 +121,10 @@ GOOD = Trial(
             "good",
             "mines on",
         ),
+        (replace(GOOD, hashing_s=10, patience_s=60), "wait", "no share yet"),
+        (replace(GOOD, hashing_s=60, patience_s=60), "good", "mines on"),
+        (replace(GOOD, hashing_s=0, patience_s=60, accepted=1), "good", "mines on"),
+        (replace(GOOD, hashing_s=60, patience_s=60, rejected=1), "wait", "rejects"),
     ],
 )
 def test_trial(trial: Trial, verdict: str, word: str) -> None:

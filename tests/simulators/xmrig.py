@@ -143,7 +143,7 @@ class Miner:
         return [round(now_hs, 2), round(FULL_HS, 2) if worked_s > 60 else None, FULL_HS if worked_s > 900 else None]
 
     def shares(self) -> tuple[int, int]:
-        found = int(self.worked_s() / 1.5)
+        found = int(self.worked_s() / 1.5 + 0.9)  # the first one comes soon, for impatient tests
         return (0, found) if self.trick == "reject" else (found - found // 50, found // 50)
 
     def pause(self) -> None:
