@@ -7,15 +7,22 @@ import os
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from garrison.faults import BadInput, Fault
+from garrison.faults import BadInput
+from sentry_core.cli import Kind, commands
+from sentry_core.cli import main as run_app
 
 if TYPE_CHECKING:
+    from garrison.clock import Clock
     from garrison.model import Credentials
+    from rrc.board import BoardAddress
     from sentry_asic.discovery import Found
+    from sentry_asic.relay_command import Verb
+    from sentry_core.post import Post
+    from sentry_core.settings import SentrySettings
 
 app = typer.Typer(name="sentry-asic", help="Stands beside ASIC miners and their relays.", no_args_is_help=True)
 
@@ -92,16 +99,121 @@ async def _scan(cidr: str, port: int, http_port: int, credentials: Credentials |
     return sorted(found, key=lambda device: [part.rjust(5, "0") for part in device.address.replace(":", ".").split(".")])
 
 
-def main() -> NoReturn:
-    """The console script. Faults are a line or two on stderr and exit code 1."""
-    try:
-        app()
-    except Fault as fault:
-        sys.stderr.write(f"error: {fault.text}\n")
-        if fault.hint:
-            sys.stderr.write(f"hint: {fault.hint}\n")
-        raise SystemExit(1) from None
-    raise SystemExit(0)  # not reached: the app ends the process itself
+relay_app = typer.Typer(help="One relay board, without a commander.", no_args_is_help=True)
+app.add_typer(relay_app, name="relay")
+
+BoardKind = Annotated[str, typer.Option("--board", help="Kind of board: tasmota, modbus, fake.")]
+BoardAt = Annotated[str, typer.Option("--address", help="host or host:port of the board.")]
+OutletName = Annotated[str, typer.Option("--outlet", help="The outlet, as printed on the board.")]
+OutletCount = Annotated[int, typer.Option("--outlets", help="How many outlets the board has.", min=1, max=512)]
+BoardOption = Annotated[list[str] | None, typer.Option("--option", help="KEY=VALUE for the driver, such as unit=2; repeat.")]
+
+
+@relay_app.command()
+def status(
+    board: BoardKind,
+    address: BoardAt,
+    outlet: OutletName = "",
+    outlets: OutletCount = 1,
+    option: BoardOption = None,
+    username: Username = "",
+    password_file: PasswordFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """What the outlets read now; all of them when none is named."""
+    _relay("status", _board(board, address, outlet, outlets, option, username, password_file), outlet, 0, as_json)
+
+
+@relay_app.command()
+def on(
+    board: BoardKind,
+    address: BoardAt,
+    outlet: OutletName,
+    outlets: OutletCount = 1,
+    option: BoardOption = None,
+    username: Username = "",
+    password_file: PasswordFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Switch an outlet on, and read it back."""
+    _relay("on", _board(board, address, outlet, outlets, option, username, password_file), outlet, 0, as_json)
+
+
+@relay_app.command()
+def off(
+    board: BoardKind,
+    address: BoardAt,
+    outlet: OutletName,
+    outlets: OutletCount = 1,
+    option: BoardOption = None,
+    username: Username = "",
+    password_file: PasswordFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Switch an outlet off, and read it back."""
+    _relay("off", _board(board, address, outlet, outlets, option, username, password_file), outlet, 0, as_json)
+
+
+@relay_app.command()
+def cycle(
+    board: BoardKind,
+    address: BoardAt,
+    outlet: OutletName,
+    off_s: Annotated[int, typer.Option("--off-s", help="Seconds without power; 0: the usual 30.", min=0)] = 0,
+    outlets: OutletCount = 1,
+    option: BoardOption = None,
+    username: Username = "",
+    password_file: PasswordFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Off, wait, on again, each read back. Power is brought back also when this is interrupted."""
+    _relay("cycle", _board(board, address, outlet, outlets, option, username, password_file), outlet, off_s, as_json)
+
+
+def _board(
+    kind: str, address: str, outlet: str, outlets: int, options: list[str] | None, username: str, password_file: Path | None
+) -> BoardAddress:
+    from rrc.board import BoardAddress
+
+    pairs = [item.partition("=") for item in options or []]
+    if wrong := [key for key, equals, _ in pairs if not equals or not key]:
+        raise BadInput(f"--option {wrong[0]!r} is not KEY=VALUE")
+    login = _credentials(username, password_file)
+    count = max(outlets, int(outlet) if outlet.isdecimal() else 1)
+    user, password = (login.username, login.password) if login else ("", "")
+    return BoardAddress(kind, address, count, user, password, {key: value for key, _, value in pairs})
+
+
+def _relay(verb: Verb, board: BoardAddress, outlet: str, off_s: int, as_json: bool) -> None:
+    from sentry_asic.relay_command import relay
+
+    found = _run(relay(verb, board, outlet, off_s))
+    if as_json:
+        _print_json(found)
+    else:
+        from sentry_asic.show import print_relay
+
+        print_relay(found)
+
+
+def _make_post(settings: Any, state_dir: Path, clock: Clock) -> Post:
+    from sentry_asic.post import AsicPost
+
+    return AsicPost(settings, state_dir, clock)
+
+
+def _settings() -> type[SentrySettings]:
+    from sentry_asic.settings import AsicSettings
+
+    return AsicSettings
+
+
+commands(app, Kind("asic", "sentry-asic", _settings, _make_post))
+
+
+def main() -> None:
+    """The console script."""
+    run_app(app)
 
 
 def _credentials(username: str, password_file: Path | None) -> Credentials | None:

@@ -87,3 +87,14 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
 def _text(value: object, unknown: str = "-") -> str:
     return unknown if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def print_relay(found: Mapping[str, Any], console: Console | None = None) -> None:
+    console = console or Console()
+    mark = "  (simulated)" if found["simulated"] else ""
+    console.print(Text(f"{found['board']} at {found['address']}{mark}"))
+    if "outlets" in found:
+        keys = ("outlet", "state", "power_w", "voltage_v", "current_a")
+        console.print(_table(["outlet", "state", "W", "V", "A"], [[_text(o[k]) for k in keys] for o in found["outlets"]]))
+    else:
+        console.print(Text(f"outlet {found['outlet']} reads {found['state']}: {found['effect']}"))
