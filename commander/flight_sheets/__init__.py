@@ -1,0 +1,1 @@
+"""What to mine: sheets, the programs they run, what each device should run and whether it does."""
