@@ -287,15 +287,17 @@ async def diagnose(folder: Path, identity: Identity, clock: Clock) -> Fault:
             hint="check the address; to join that farm, enrol this sentry with one of its tokens",
         )
     except ssl.SSLError as error:
-        said = await explain(identity)
-        if said is not None:
-            return said
-        return Unreachable(f"the commander at {address} broke the handshake: {error.reason or error}")
+        broken = f"the commander at {address} broke the handshake ({error.reason or error})"
     except OSError as error:
         return Unreachable(f"no connection to the commander at {address}: {error.strerror or error}")
+    else:  # a server that refuses our certificate may also simply close
+        broken = f"the commander at {address} is there, but ended the connection"
+    said = await explain(identity)
+    if said is not None:
+        return said
     if clock.now_ms() >= identity.not_after_ms:
-        return await explain(identity) or CertificateExpired("our certificate has expired")
-    return Unavailable(f"the commander at {address} is there, but broke the connection")
+        return CertificateExpired("our certificate has expired", hint="check the clock of this machine")
+    return Unavailable(broken)
 
 
 async def explain(identity: Identity) -> Fault | None:

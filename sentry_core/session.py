@@ -49,7 +49,7 @@ def next_wait_s(failures: int, window_s: float, share: float) -> float:
     """
     if failures == 0:
         return 0.0
-    return share * min(LONGEST_S, window_s * 2.0 ** max(0, failures - 2))
+    return share * min(LONGEST_S, window_s * 2.0 ** min(max(0, failures - 2), 10))
 
 
 @dataclass(slots=True)

@@ -319,6 +319,7 @@ async def farm(
     finally:
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
+        await link.close()  # cancelled before it began, `serve` has not done it
         await db.close()
 
 
