@@ -42,6 +42,7 @@ class Pace:
     look_s: float = 10
     slow_look_s: float = 20
     back_off_s: float = 60  # longest time between looks at a device that does not answer
+    identify_again_s: float = 60  # after a device that answers did not say who it is, or refused our log-in
     at_once: int = 256
     batch_s: float = 1
 
@@ -61,7 +62,9 @@ class Watched:
     failures: int = 0
     seen_ms: int = 0
     repairs: int = 0
+    refused: Fault | None = None  # its web page refuses our log-in, so it was never identified
     slow_due_ms: int = 0
+    identify_due_ms: int = 0
     muted: bool = False  # the same device answers at another target's address
     left: str = ""  # the identity it had before, not yet taken off the roster
     gone: bool = False
@@ -129,10 +132,15 @@ class Watcher:
 
     def _start_over(self, watched: Watched) -> None:
         """Another address or log-in: who answers there must be found out anew."""
+        self._part(watched)
+        watched.seen, watched.refused, watched.muted = None, None, False
+        watched.slow_due_ms = watched.identify_due_ms = 0
+
+    def _part(self, watched: Watched) -> None:
+        """With its driver, which is closed in the schedule's time."""
         if watched.driver is not None:
             self._leaving.append(replace(watched, lock=watched.lock))
             watched.driver = None
-        watched.seen, watched.slow_due_ms, watched.muted = None, 0, False
 
     # ---- for orders --------------------------------------------------------------------------------------
 
@@ -260,14 +268,13 @@ class Watcher:
     async def _look(self, watched: Watched, *, slow: bool) -> None:
         """The caller holds the device's lock. Faults are kept in `watched`, not raised."""
         began_ms = self._clock.monotonic_ms()
-        slow = slow or watched.seen is None or watched.failures > 0
+        slow = slow or watched.failures > 0 or (watched.seen is None and began_ms >= watched.identify_due_ms)
         limit_s = self._pace.slow_look_s if slow else self._pace.look_s
-        refused: Fault | None = None
         try:
             async with asyncio.timeout(limit_s):
                 driver = await self._driver(watched)
                 if slow:
-                    refused = await self._identify(watched, driver)
+                    await self._identify(watched, driver)
                 reading = await driver.read(slow=slow)
         except TimeoutError:
             self._failed(watched, TimedOut(f"{watched.target.address} did not answer all of a look within {limit_s:g} s"), began_ms)
@@ -277,7 +284,7 @@ class Watcher:
             log.exception("a driver failed", extra={"address": watched.target.address, "make": watched.target.make})
             self._failed(watched, BadAnswer(f"{watched.target.address}: its answer broke the driver"), began_ms)
         else:
-            self._read(watched, reading, began_ms, refused, slow=slow)
+            self._read(watched, reading, began_ms, slow=slow)
 
     async def _driver(self, watched: Watched) -> Driver:
         if watched.driver is None:
@@ -285,21 +292,21 @@ class Watcher:
             watched.driver = await identify(place_of(target.address, target.http_port, target.credentials), target.make)
         return watched.driver
 
-    async def _identify(self, watched: Watched, driver: Driver) -> Fault | None:
-        """Who it is. A device that answers and does not tell keeps what it was known by; WrongPassword is returned."""
+    async def _identify(self, watched: Watched, driver: Driver) -> None:
+        """Who it is. A device that answers and does not tell keeps what it was known by."""
+        watched.identify_due_ms = self._clock.monotonic_ms() + round(self._pace.identify_again_s * 1000)
         try:
             seen = await driver.seen()
-        except WrongPassword as fault:
-            return fault
         except Fault as fault:
+            watched.refused = fault if isinstance(fault, WrongPassword) and watched.seen is None else None
             log.debug("not identified", extra={"address": watched.target.address, "fault": fault.code})
-            return None
+            return
+        watched.refused = None
         identity = identity_of(seen, watched.target)
         if identity.startswith("target:") and watched.seen is not None:
-            return None  # it told before; it is not another one for not telling now
+            return  # it told before; it is not another one for not telling now
         watched.seen = seen
         await self._own(watched, identity)
-        return None
 
     async def _own(self, watched: Watched, identity: str) -> None:
         """From now on this target stands for that device; a target that stood for it before is muted until it finds its own."""
@@ -321,7 +328,7 @@ class Watcher:
             text = f"another device answers at {watched.target.address}"
             await self._outbox.event("device_replaced", text, device=identity, severity="warning", detail={"before": before})
 
-    def _read(self, watched: Watched, reading: Reading, began_ms: int, refused: Fault | None, *, slow: bool) -> None:
+    def _read(self, watched: Watched, reading: Reading, began_ms: int, *, slow: bool) -> None:
         now_ms = self._clock.monotonic_ms()
         if slow:
             watched.slow = reading
@@ -329,9 +336,9 @@ class Watcher:
             watched.slow_due_ms = now_ms + every_ms
         watched.repairs += reading.repairs
         watched.reading = reading if slow else with_slow(reading, watched.slow)
-        watched.failures, watched.fault, watched.seen_ms = 0, refused, self._clock.now_ms()
+        watched.failures, watched.fault, watched.seen_ms = 0, watched.refused, self._clock.now_ms()
         state = judge_state(watched.reading, watched.target, watched.state)
-        if refused is not None and watched.seen is None and state is not DeviceState.MAINTENANCE:
+        if watched.refused is not None and state is not DeviceState.MAINTENANCE:
             state = DeviceState.REFUSED  # it lets itself be watched, and neither known nor commanded
         watched.state = state
         self._keep(watched, values_of(watched.reading, state, now_ms - began_ms, watched.repairs))
@@ -339,6 +346,8 @@ class Watcher:
     def _failed(self, watched: Watched, fault: Fault, began_ms: int) -> None:
         watched.failures += 1
         watched.fault = fault
+        if watched.failures >= OFFLINE_AFTER:
+            self._part(watched)  # when something answers here again it may be of another make
         state = judge_state(fault, watched.target, watched.state, watched.failures)
         if state in (DeviceState.SLOW, DeviceState.UNREACHABLE) and self._is_off(watched.identity):
             state = DeviceState.OFF

@@ -125,6 +125,7 @@ class Antminer:
     async def seen(self) -> Seen:
         """WrongPassword when the web page refuses us: without it there is no MAC, so no identity."""
         version = self._version if self._version.model else await self._ask_version()
+        self._version = Version()  # another device may answer here the next time
         try:
             told = table(await cgi(self._http, "get_system_info"))
             await self._dialect()
@@ -155,7 +156,6 @@ class Antminer:
             for row in found or []:
                 told = parse_version(row)
                 if told.model:
-                    self._version = told
                     return told
         return Version()
 
