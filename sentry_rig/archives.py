@@ -6,35 +6,27 @@ unpacked is the copy that was hashed, so nobody can change it in between. Blocki
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import http.client
-import ipaddress
 import os
 import re
 import shutil
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any
-from urllib.parse import urlsplit
+from typing import Any
 
 import msgspec
 
-from garrison.faults import BadAnswer, BadInput, Broken, Fault, NotAllowed, NotFound, Refused, TimedOut, Unavailable, Unreachable
+from garrison.faults import BadInput, Broken, NotAllowed, NotFound, Refused, TimedOut, Unavailable
 from garrison.model import Archive
 from sentry_rig import record
 from sentry_rig.settings import RigSettings
-from sentry_rig.unpack import looks_packed, unpack
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _PIECE = 1 << 18
-_READ_LIMIT_S = 30
 
 
 class Installed(msgspec.Struct, frozen=True):
@@ -116,29 +108,31 @@ class Programs:
         size = 0
         until = time.monotonic() + self._settings.download_within_s
         with self._open(archive.location) as source, target.open("wb") as out:
-            while piece := _read(source):
+            while piece := source.read(_PIECE):
                 size += len(piece)
                 if size > limit:
                     raise Refused(
-                        f"{_shown(archive.location)} is larger than {self._settings.download_max_mb:g} MB", hint="download_max_mb"
+                        f"{shown(archive.location)} is larger than {self._settings.download_max_mb:g} MB", hint="download_max_mb"
                     )
                 if self.stop.is_set():
                     raise Unavailable("the sentry is stopping")
                 if time.monotonic() > until:
-                    raise TimedOut(f"{_shown(archive.location)} took longer than {self._settings.download_within_s:g} s")
+                    raise TimedOut(f"{shown(archive.location)} took longer than {self._settings.download_within_s:g} s")
                 digest.update(piece)
                 out.write(piece)
         if digest.hexdigest() != archive.sha256.lower():
             raise Refused(
-                f"{_shown(archive.location)} has SHA-256 {digest.hexdigest()}, pinned is {archive.sha256.lower()}",
+                f"{shown(archive.location)} has SHA-256 {digest.hexdigest()}, pinned is {archive.sha256.lower()}",
                 hint="it is not the file that was pinned: nothing of it was used",
             )
 
-    def _open(self, location: str) -> contextlib.AbstractContextManager[Any]:
+    def _open(self, location: str) -> AbstractContextManager[Any]:
         if "://" in location:
             if not self._settings.downloads:
                 raise NotAllowed("this rig's settings allow no downloads", hint="give a path on the rig, or set downloads = true")
-            return _download(location)
+            from sentry_rig.download import download
+
+            return download(location)
         path = Path(location)
         if not path.is_absolute():
             raise BadInput(f"{location!r} is neither an absolute path nor an https address")
@@ -152,6 +146,8 @@ class Programs:
 
 
 def _place(packed: Path, unpacked: Path, archive: Archive, name: str) -> Path:
+    from sentry_rig.unpack import looks_packed, unpack  # only when needed: tar and zip take memory
+
     if not archive.executable:
         if looks_packed(packed):
             raise BadInput(
@@ -185,62 +181,6 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(source, "sha256").hexdigest()
 
 
-# ---- downloads ---------------------------------------------------------------------------------------------
-
-
-class _SameScheme(urllib.request.HTTPRedirectHandler):
-    """Release pages redirect; each place they name is held to the same rule as the first."""
-
-    def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> urllib.request.Request | None:
-        _allowed(newurl)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _allowed(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.username or parts.password:
-        raise BadInput("an address with a password in it is not taken")
-    if parts.scheme == "https" and parts.hostname:
-        return
-    if parts.scheme == "http" and _loopback(parts.hostname or ""):
-        return
-    raise NotAllowed(f"{parts.scheme}://{parts.hostname} is not fetched: https only")
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-@contextlib.contextmanager
-def _download(url: str) -> Iterator[IO[bytes]]:
-    _allowed(url)
-    opener = urllib.request.build_opener(_SameScheme)
-    try:
-        request = urllib.request.Request(url, headers={"User-Agent": "garrison"})  # noqa: S310  # _allowed looked at the scheme
-        with opener.open(request, timeout=_READ_LIMIT_S) as answer:
-            yield answer
-    except Fault:
-        raise
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise BadAnswer(f"{_shown(url)} answered HTTP {error.code}") from error
-    except TimeoutError as error:
-        raise TimedOut(f"{_shown(url)} was silent for {_READ_LIMIT_S} s") from error
-    except urllib.error.URLError as error:
-        raise Unreachable(f"cannot reach {_shown(url)}: {error.reason}") from error
-    except http.client.HTTPException as error:
-        raise BadAnswer(f"{_shown(url)} ended its answer early: {type(error).__name__}") from error
-    except ConnectionError as error:
-        raise Unreachable(f"{_shown(url)} broke the connection") from error
-
-
-def _read(source: IO[bytes]) -> bytes:
-    return source.read(_PIECE)
-
-
-def _shown(location: str) -> str:
-    """Without query and fragment: some services put keys there."""
+def shown(location: str) -> str:
+    """A path or address without query and fragment: some services put keys there."""
     return location.partition("?")[0].partition("#")[0]

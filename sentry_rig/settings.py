@@ -8,6 +8,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from sentry_core.settings import SentrySettings
+
 _REBOOT = ["shutdown", "/r", "/t", "5"] if sys.platform == "win32" else ["systemctl", "reboot"]
 
 
@@ -58,3 +60,9 @@ class RigSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nvml_deadline_s: Annotated[
         float, Meta(ge=0.2, le=60, description="a look at the NVIDIA cards that takes longer is written off")
     ] = 5
+
+
+class RigSentrySettings(SentrySettings, frozen=True, forbid_unknown_fields=True):
+    """The whole `sentry.toml` of a rig."""
+
+    rig: RigSettings = RigSettings()

@@ -5,7 +5,6 @@ import hashlib
 import http.server
 import io
 import os
-import resource
 import signal
 import stat
 import tarfile
@@ -221,16 +220,18 @@ def test_the_rigs_owner_has_the_last_word(tmp_path: Path, good: Path) -> None:
 
 def test_full_disk_is_said(tmp_path: Path, good: Path) -> None:
     """In words, and no half program stays behind. A limit on file sizes gives the same kind of short write."""
+    resource = pytest.importorskip("resource")
+    too_large = signal.Signals["SIGXFSZ"]
     archive = pinned(good, "xmrig-6.26.0/xmrig")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    heed = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    heed = signal.signal(too_large, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
     try:
         with pytest.raises(Unavailable, match="cannot install xmrig"):
             programs(tmp_path).install("xmrig", "6.26.0", archive)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, heed)
+        signal.signal(too_large, heed)
     assert list((tmp_path / "programs").iterdir()) == []
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -160,7 +159,7 @@ async def test_helpers_that_cannot_be_killed_are_few(rig: Rig, monkeypatch: pyte
     monkeypatch.setattr(asyncio.subprocess.Process, "kill", real_kill)
     rig.behaves("well")
     for stuck in rig.cards._stuck:
-        os.kill(stuck.pid, signal.SIGKILL)
+        psutil.Process(stuck.pid).kill()
         await stuck.wait()
     rig.clock.ahead_ms += 301_000
     assert not (await rig.cards.look()).fault

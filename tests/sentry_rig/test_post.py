@@ -2,12 +2,12 @@
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from garrison.clock import SystemClock
@@ -18,7 +18,7 @@ from garrison.words import DEVICE_STATE_CODES, ActionKind, ActionState, DeviceSt
 from sentry_core.post import Post
 from sentry_rig.orders import Orders
 from sentry_rig.post import RigPost
-from tests.sentry_rig.stands import MACHINE, SOON_S, Kept, Steps, miners, on_duty, order, quick, sheet
+from tests.sentry_rig.stands import KILL, MACHINE, SOON_S, Kept, Steps, miners, on_duty, order, quick, sheet
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the Windows side was not run")
 
@@ -195,7 +195,7 @@ async def test_a_paused_miner_that_dies_stays_down(state: Path) -> None:
     async with on_duty(state) as (post, outbox):
         await post.perform(order(APPLY, sheet("one", "pool.example")), Steps())
         await post.perform(order(ActionKind.PAUSE), Steps())
-        os.kill(miners(state)[0], signal.SIGKILL)
+        os.kill(miners(state)[0], KILL)
         await outbox.until(lambda: last(outbox, "miner_alive") == 0, "dead")
         assert last(outbox, "state") == DEVICE_STATE_CODES[DeviceState.PAUSED]
         assert miners(state) == []
@@ -210,7 +210,7 @@ async def test_a_miner_that_cannot_be_paused_is_ended(state: Path) -> None:
         await post.perform(order(APPLY, sheet("one", "pool.example")), Steps())
         running = post.supervisor.now_running
         assert running is not None
-        os.kill(running.pid, signal.SIGSTOP)  # alive, and deaf
+        psutil.Process(running.pid).suspend()  # alive, and deaf
         outcome = await post.perform(order(ActionKind.PAUSE), Steps())
         assert (outcome.state, outcome.detail["how"]) == (ActionState.SUCCEEDED, "stopped")
         assert miners(state) == []
@@ -275,11 +275,11 @@ async def test_the_last_good_sheet_goes_on_without_a_commander(state: Path) -> N
         await outbox.until(shows(outbox, DeviceState.MINING), "mining")
         assert miners(state) == pid
         assert "miner_adopted" in outbox.kinds()
-        os.kill(pid[0], signal.SIGKILL)
+        os.kill(pid[0], KILL)
         await outbox.until(lambda: "miner_crashed" in outbox.kinds(), "the crash")
         await outbox.until(lambda: outbox.kinds().count("miner_started") == 1, "the restart")
     for left in miners(state):
-        os.kill(left, signal.SIGKILL)
+        os.kill(left, KILL)
     ends = time.monotonic() + SOON_S
     while miners(state):
         assert time.monotonic() < ends

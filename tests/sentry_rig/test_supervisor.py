@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import stat
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from sentry_rig import miner_log, process, record
 from sentry_rig.miner_look import look_at
 from sentry_rig.programs.table import program
 from sentry_rig.supervisor import Launch, MinerRecord, Restarts, Supervisor
-from tests.sentry_rig.stands import SIMULATOR, SOON_S, miners, quick
+from tests.sentry_rig.stands import KILL, SIMULATOR, SOON_S, miners, quick
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the Windows side was not run")
 
@@ -75,7 +74,7 @@ async def test_starts_apart_from_us_with_a_clean_environment(state: Path, monkey
     monkeypatch.setenv("GARRISON_SECRET_OF_THE_SENTRY", "1")
     made = supervisor(state)
     pid = await started(made, launch())
-    assert os.getsid(pid) == pid
+    assert process.leads(pid)
     environ = psutil.Process(pid).environ()
     assert "GARRISON_SECRET_OF_THE_SENTRY" not in environ
     assert environ["HOME"] == str(state / "miner")
@@ -98,7 +97,7 @@ async def test_a_crashed_miner_is_started_again(state: Path) -> None:
     told = Told()
     made = supervisor(state, told=told)
     pid = await started(made, launch())
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, KILL)
     await until(lambda: made.now_running is not None and made.now_running.pid != pid and made.alive, made)
     assert told.kinds.count("miner_crashed") == 1
     assert made.restarts_total == 1
@@ -154,7 +153,7 @@ async def test_what_a_crashed_miner_forked_is_ended_too(state: Path) -> None:
     pid = await started(made, launch("fork.example"))
     await until(lambda: len(miners(state)) == 2)
     child = next(found for found in miners(state) if found != pid)
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, KILL)
     await until(lambda: made.now_running is not None and made.now_running.pid != pid and made.alive, made)
     assert process.mark_of(child) is None
     await made.halt()
