@@ -26,7 +26,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """A certificate that we signed. `how`: "enrol", "renew" or "recover"."""
+    """A certificate that we signed. `how`: "enrol", "renew", "recover", or "again" when the reply to that was lost."""
 
     serial: str
     sentry_id: str

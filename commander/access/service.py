@@ -191,8 +191,9 @@ class Access:
             if any(one.approved_ms is not None for one in waiting):
                 return await self._issue(leaf.sentry_id, request, "recover")
             verdict = judge_recovery(issued, old_hash, request.key_hash, now_ms)
-            if verdict == "issue":
-                return await self._issue(leaf.sentry_id, request, "recover", f"with its known key, from {address}")
+            if verdict in ("recover", "again"):
+                told = f"with its known key, from {address}" if verdict == "recover" else ""
+                return await self._issue(leaf.sentry_id, request, verdict, told)
             if not waiting:
                 await self._wait_for_recovery(leaf.sentry_id, request, address, verdict)
             return Pending(request.fingerprint)
