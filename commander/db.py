@@ -332,10 +332,10 @@ def _glance(connection: sqlite3.Connection) -> str | None:
     return None
 
 
-def copy_checked(source: Path, target: Path) -> None:
+def copy_checked(source: Path, target: Path, given_up: Callable[[], bool] = lambda: False) -> None:
     """A consistent copy of a database in use into a new file (mode 0600, synced), checked by reading it through.
 
-    Raises Unavailable, DiskFull, Broken; `target` is then not there.
+    Raises Unavailable (also when `given_up` says so), DiskFull, Broken; `target` is then not there.
     """
     try:
         os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
@@ -344,7 +344,7 @@ def copy_checked(source: Path, target: Path) -> None:
     except OSError as error:
         raise Unavailable(f"cannot write {target}: {error.strerror}") from error
     try:
-        _copy(source, target)
+        _copy(source, target, given_up)
     except sqlite3.Error as error:
         target.unlink(missing_ok=True)
         raise translated(error, target if _primary(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR) else source) from error
@@ -353,7 +353,11 @@ def copy_checked(source: Path, target: Path) -> None:
         raise
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, given_up: Callable[[], bool]) -> None:
+    def step(*_: int) -> None:
+        if given_up():
+            raise Unavailable(f"the copy of {source.name} was given up")
+
     with (
         contextlib.closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)) as here,
         contextlib.closing(sqlite3.connect(target, isolation_level=None)) as there,
@@ -361,7 +365,7 @@ def _copy(source: Path, target: Path) -> None:
         # Without a read transaction of its own the copy would start again at every commit of the writer, and never end.
         here.execute("begin")
         here.execute("select count(*) from sqlite_master").fetchone()
-        here.backup(there, pages=2_000, sleep=0.001)
+        here.backup(there, pages=2_000, sleep=0.001, progress=step)
         here.execute("rollback")
         there.execute("pragma journal_mode=delete").fetchone()  # one file, whole by itself
         wrong = _quick_check(there)
