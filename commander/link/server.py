@@ -113,6 +113,13 @@ class Link(PostServicer):
     def sessions(self) -> dict[str, SessionInfo]:
         return {sentry_id: stream.info for sentry_id, stream in self._streams.items()}
 
+    def look_now(self) -> None:
+        """Cuts the streams of revoked sentries, and says who is catching up."""
+        for sentry_id, stream in self._streams.items():
+            if self._ports.access.is_revoked(sentry_id):
+                stream.end(CertificateRevoked.code, REVOKED)
+            self._ports.fleet.mark_lag(sentry_id, stream.lag_ms())
+
     # ---- the two ports -------------------------------------------------------------------------------------
 
     async def open(self) -> None:
@@ -137,7 +144,7 @@ class Link(PostServicer):
             rounds = 0
             while True:
                 await self._clock.sleep(CHECK_S)
-                self._look_at_streams()
+                self.look_now()
                 rounds += 1
                 if rounds % _KEYS_EVERY == 0:
                     self._refresh_keys()
@@ -185,12 +192,6 @@ class Link(PostServicer):
 
     def _refresh_keys(self) -> None:
         self._configuration = {"listen.post": self._certificates(), "listen.enrol": self._certificates()}
-
-    def _look_at_streams(self) -> None:
-        for sentry_id, stream in self._streams.items():
-            if self._ports.access.is_revoked(sentry_id):
-                stream.end(CertificateRevoked.code, REVOKED)
-            self._ports.fleet.mark_lag(sentry_id, stream.lag_ms())
 
     # ---- Post ----------------------------------------------------------------------------------------------
 
