@@ -60,7 +60,9 @@ def with_slow(reading: Reading, slow: Reading | None) -> Reading:
     if slow is None:
         return reading
     held = tuple(c for c in slow.conditions if c.code not in EVERY_LOOK)
-    return replace(reading, conditions=merged(reading.conditions, held), mode=reading.mode or slow.mode)
+    # firmware that tells its mode only on the web page sleeps until a slow look or its hashrate says otherwise
+    asleep = reading.asleep or (reading.mode is None and slow.asleep is True and not reading.mining and not reading.booting)
+    return replace(reading, conditions=merged(reading.conditions, held), mode=reading.mode or slow.mode, asleep=asleep)
 
 
 def merged(*lists: Iterable[Condition]) -> tuple[Condition, ...]:
