@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from garrison.clock import Clock
-from garrison.faults import BadInput, Conflict, DiskFull, Fault, NotFound, NotSupported, Refused
+from garrison.faults import Conflict, DiskFull, Fault, NotFound, NotSupported, Refused
 from garrison.model import Order, Outcome, Report
 from garrison.words import PULSES, ActionState
 from sentry_core import guard
@@ -141,7 +141,7 @@ class Orders:
     async def _perform(self, order: Order) -> Outcome:
         try:
             return await self._post.perform(order, _Progress(self._journal, self._clock, order.id))
-        except (Refused, BadInput) as fault:
+        except Refused as fault:
             return Outcome(ActionState.REFUSED, str(fault), fault.code)
         except Fault as fault:
             return Outcome(ActionState.FAILED, str(fault), fault.code)
