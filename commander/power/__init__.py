@@ -1,0 +1,1 @@
+"""When mains may be switched, and when it was."""
