@@ -92,6 +92,7 @@ class Database:
         self._open_readers: list[sqlite3.Connection] = []
         self._closed = False
         self.commits = 0
+        self.failed = 0
         self.last_error: str | None = None
         """Why the last commit failed; None after one that succeeded."""
 
@@ -229,6 +230,7 @@ class Database:
 
     def _refuse(self, jobs: list[_Job], error: sqlite3.Error) -> None:
         fault = translated(error, self.path)
+        self.failed += 1
         if self.last_error != fault.text:
             log.warning("cannot write", extra={"database": self.path.name, "fault": fault.code, "text": fault.text})
         self.last_error = fault.text

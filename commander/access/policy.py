@@ -85,6 +85,12 @@ HTTP: dict[tuple[str, str], Role] = {
     # power
     ("GET", "/api/v1/power/check"): Role.VIEWER,
     ("POST", "/api/v1/power/{verb}"): Role.OPERATOR,
+    # telemetry
+    ("GET", "/api/v1/devices/{device}/history"): Role.VIEWER,
+    ("GET", "/api/v1/history/usage"): Role.VIEWER,
+    ("GET", "/api/v1/history/set-aside"): Role.VIEWER,
+    # the commander about itself
+    ("GET", "/metrics"): Role.VIEWER,
 }
 """(method, path template as FastAPI spells it) to the least role that may."""
 
