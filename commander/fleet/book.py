@@ -18,6 +18,7 @@ from commander.db import Database
 from commander.fleet import rules, store
 from commander.fleet.records import BoardRecord, DeviceRecord, EventRecord, OutletRecord, SentryRecord
 from garrison.clock import Clock
+from garrison.frame import device_key
 from garrison.model import Assignment, Credentials, PowerLimits
 
 Also = Callable[[sqlite3.Connection], Any]
@@ -40,6 +41,7 @@ class Book:
         self.sentries: dict[str, SentryRecord] = {}
         self.devices: dict[int, DeviceRecord] = {}
         self.by_identity: dict[str, int] = {}
+        self.keys: dict[int, int] = {}  # in frames, of the devices that have an identity
         self.of_sentry: defaultdict[str, set[int]] = defaultdict(set)
         self.boards: dict[str, BoardRecord] = {}
         self.outlets: dict[tuple[str, str], OutletRecord] = {}
@@ -145,11 +147,13 @@ class Book:
         self.names[record.name.casefold()] += 1
         if record.identity is not None:
             self.by_identity[record.identity] = record.id
+            self.keys[record.id] = device_key(record.identity)
 
     def _lift_device(self, device_id: int) -> None:
         old = self.devices.pop(device_id, None)
         if old is not None:
             self.of_sentry[old.sentry_id].discard(device_id)
+            self.keys.pop(device_id, None)
             self.names[old.name.casefold()] -= 1
             if not self.names[old.name.casefold()]:
                 del self.names[old.name.casefold()]

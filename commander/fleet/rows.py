@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from commander.fleet.records import BoardRecord, DeviceRecord, SentryRecord
 from commander.model import BoardRow, DeviceRow, Sentry
+from garrison.model import Device
 from garrison.words import DeviceState, SentryState
 
 
@@ -55,9 +55,13 @@ def shown_board(one: BoardRecord) -> BoardRow:
     return BoardRow(one.id, one.name, one.sentry_id, one.kind, one.address, one.outlets, one.simulated, None, one.options)
 
 
+_NOTHING_SAID = Device("", "", DeviceState.UNKNOWN)
+
+
 def shown_device(one: DeviceRecord, key: int | None, state: DeviceState) -> DeviceRow:
-    seen = one.seen
-    row = DeviceRow(
+    """What people decided, and what its sentry last said of it."""
+    seen = one.seen or _NOTHING_SAID
+    return DeviceRow(
         id=one.id,
         identity=one.identity,
         key=key,
@@ -65,20 +69,6 @@ def shown_device(one: DeviceRecord, key: int | None, state: DeviceState) -> Devi
         kind=one.kind,
         name=one.name,
         state=state,
-        make=one.make_hint,
-        address=one.watched_address,
-        simulated=one.simulated,
-        tags=one.tags,
-        wanted_sheet_id=one.wanted_sheet_id,
-        maintenance=one.maintenance,
-        site=one.site,
-        rack=one.rack,
-        position=one.position,
-    )
-    if seen is None:
-        return row
-    return replace(
-        row,
         make=seen.make or one.make_hint,
         model=seen.model,
         firmware=seen.firmware,
@@ -87,6 +77,7 @@ def shown_device(one: DeviceRecord, key: int | None, state: DeviceState) -> Devi
         serial=seen.serial,
         simulated=one.simulated or seen.simulated,
         mode=seen.mode,
+        tags=one.tags,
         pools=seen.pools,
         conditions=seen.conditions,
         missing=seen.missing,
@@ -95,6 +86,11 @@ def shown_device(one: DeviceRecord, key: int | None, state: DeviceState) -> Devi
         fault=seen.fault,
         fault_text=seen.fault_text,
         sheet_id=seen.sheet_id,
+        wanted_sheet_id=one.wanted_sheet_id,
         seen_ms=seen.seen_ms or None,
         components=seen.components,
+        maintenance=one.maintenance,
+        site=one.site,
+        rack=one.rack,
+        position=one.position,
     )

@@ -28,7 +28,7 @@ from garrison.faults import Fault, NotFound
 from garrison.frame import Number, Series, device_key
 from garrison.model import Assignment, Device, Event, PowerLimits, SentryHello
 from garrison.spans import Spans
-from garrison.words import POWER_STATE_CODES, PowerState, SentryState
+from garrison.words import POWER_STATE_CODES, DeviceState, PowerState, SentryState
 
 log = logging.getLogger(__name__)
 POWER_STATES = {code: state for state, code in POWER_STATE_CODES.items()}
@@ -92,6 +92,7 @@ class Fleet:
     latest: Callable[[Sequence[int]], Mapping[int, Latest]] = no_samples
     _lines: dict[str, _Line] = field(default_factory=dict)
     _seen_ms: dict[str, int] = field(default_factory=dict)
+    _rows: dict[int, tuple[DeviceRecord, DeviceRow]] = field(default_factory=dict)
     _started_ms: int = 0
     _roster: Roster = field(init=False)
 
@@ -185,9 +186,8 @@ class Fleet:
     async def take_event(self, sentry_id: str, boot: bytes, seq: int, event: Event) -> None:
         """Durable when it returns; the same (boot, seq) again changes nothing."""
         known = self.book.by_identity.get(event.device) if event.device else None
-        record = EventRecord(
-            event.at_ms, event.kind, event.text, event.severity, sentry_id, known, event.device, dict(event.detail)
-        )
+        text, kind = event.text[:2_000], event.kind[:100]
+        record = EventRecord(event.at_ms, kind, text, event.severity, sentry_id, known, event.device, dict(event.detail))
 
         def work(c: sqlite3.Connection) -> None:
             if marks.once(c, sentry_id, boot, seq):
@@ -391,8 +391,13 @@ class Fleet:
         for sentry_id, at_ms in seen.items():
             if sentry_id in self.book.sentries:
                 self.book.sentries[sentry_id] = replace(self.book.sentries[sentry_id], seen_ms=at_ms)
-        if seen:
+        if not seen:
+            return
+        try:
             await self.db.write(lambda c: store.set_seen(c, seen))
+        except Fault:
+            self._seen_ms = seen | self._seen_ms
+            raise
 
     async def _trim(self) -> None:
         now_ms = self.clock.now_ms()
@@ -437,25 +442,39 @@ class Fleet:
         return shown_sentry(one, self._state_of(one), self._seen_ms.get(one.id))
 
     def _judged(self, records: Sequence[DeviceRecord]) -> list[DeviceRow]:
-        states = {one.id: self._state_of(one) for one in self.book.sentries.values()}
-        keys = {one.id: device_key(one.identity) for one in records if one.identity is not None}
-        feeding = {key for one in records for key in self.book.feeds.get(one.id, ())}
-        latest = self.latest([*keys.values(), *{_board_key(board) for board, _ in feeding}])
-        outlets = {key: self._shown_outlet(self.book.outlets[key], latest) for key in feeding}
+        book, now_ms = self.book, self.clock.now_ms()
+        states = {one: self._state_of(book.sentries[one]) for one in {one.sentry_id for one in records} if one in book.sentries}
+        keys = book.keys
+        feeding = {key for one in records for key in book.feeds.get(one.id, ())}
+        mine = [keys[one.id] for one in records if one.id in keys]
+        latest = self.latest([*mine, *{_board_key(board) for board, _ in feeding}])
+        outlets = {key: self._shown_outlet(book.outlets[key], latest).state for key in feeding}
         rows = []
         for one in records:
-            sample = latest.get(keys[one.id]) if one.id in keys else None
-            fed = [outlets[key].state for key in self.book.feeds.get(one.id, ())]
+            key = keys.get(one.id)
+            sample = latest.get(key) if key is not None else None
+            fed = [outlets[place] for place in book.feeds.get(one.id, ())]
             state = judge_device(
                 one.seen.state if one.seen else None,
                 sentry=states.get(one.sentry_id, SentryState.SILENT),
                 maintenance=one.maintenance,
                 left=one.left,
                 outlet=PowerState.OFF if fed and all(state is PowerState.OFF for state in fed) else None,
-                age_ms=None if sample is None else self.clock.now_ms() - sample.at_ms,
+                age_ms=None if sample is None else now_ms - sample.at_ms,
             )
-            rows.append(shown_device(one, keys.get(one.id), state))
+            rows.append(self._row(one, state))
         return rows
+
+    def _row(self, one: DeviceRecord, state: DeviceState) -> DeviceRow:
+        """Made once for each record and state: a list of ten thousand must not stall the loop."""
+        known = self._rows.get(one.id)
+        if known is not None and known[0] is one and known[1].state is state:
+            return known[1]
+        if len(self._rows) > 2 * len(self.book.devices) + 1000:
+            self._rows.clear()  # of devices that were removed
+        row = shown_device(one, self.book.keys.get(one.id), state)
+        self._rows[one.id] = (one, row)
+        return row
 
     def _shown_outlet(self, one: OutletRecord, latest: Mapping[int, Latest]) -> OutletRow:
         board = self.book.boards[one.board_id]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -245,6 +246,37 @@ async def test_off_by_its_outlet(fleet: Fleet, clock: ManualClock) -> None:
     clock.advance(121)
     assert (await fleet.device(added.id)).state is DeviceState.UNREACHABLE
     assert [row.state for row in await fleet.outlets(device_id=added.id)] == [PowerState.UNKNOWN]
+
+
+async def test_run(fleet: Fleet, clock: ManualClock) -> None:
+    """The fleet's own task notices silence, keeps when each sentry was heard, outlives a full disk, and ends when told to."""
+    clock.advance(100)
+    await connect(fleet, RIG)
+    await fleet.disconnected(RIG, "gone")
+    heard_ms = clock.now_ms()
+    await fleet.db.write(lambda c: c.execute("pragma max_page_count=1").fetchall())
+    task = asyncio.create_task(fleet.run())
+
+    async def until(done: Callable[[], Awaitable[bool]]) -> None:
+        async with asyncio.timeout(30):
+            while not await done():
+                clock.advance(1)
+                await asyncio.sleep(0.001)
+
+    async def silent() -> bool:
+        return (await fleet.sentry(RIG)).state is SentryState.SILENT and "sentry_silent" in await kinds(fleet)
+
+    async def written() -> bool:
+        stored = await fleet.db.read(store.sentries)
+        return {one.id: one.seen_ms for one in stored}[RIG] == heard_ms
+
+    await asyncio.sleep(0)
+    await fleet.db.write(lambda c: c.execute("pragma max_page_count=1000000").fetchall())
+    await until(silent)
+    await until(written)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 # ---- assignments ------------------------------------------------------------------------------------------------------
