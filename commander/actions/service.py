@@ -272,6 +272,12 @@ class Actions:
         """Newest first."""
         return await self._db.read(lambda c: store.find(c, wanted))
 
+    async def busy(self, kind: ActionKind) -> frozenset[int]:
+        """The devices with an open order of this kind."""
+        unfinished = tuple(state for state in ActionState if not state.final)
+        rows = await self.find(Wanted(states=unfinished, kind=kind, limit=MAX_DEVICES))
+        return frozenset(row.device_id for row in rows)
+
     async def device_id(self, ref: str) -> int:
         return (await self._ports.device(ref)).id
 
