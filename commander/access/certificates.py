@@ -156,8 +156,8 @@ def _general_name(name: str) -> x509.IPAddress | x509.DNSName:
     except ValueError:
         pass
     try:
-        return x509.DNSName(name)
-    except ValueError as error:
+        return x509.DNSName(name if name.isascii() else name.encode("idna").decode())
+    except ValueError as error:  # UnicodeError is one
         raise BadInput(f"{name!r} cannot stand in a certificate", hint="use plain ASCII host names or addresses") from error
 
 

@@ -28,9 +28,7 @@ async def local(access: Access) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def client(access: Access, *, local: bool, token: str = "") -> httpx.AsyncClient:
-    app = application([], "0")
-    for router in (access_api.router(access), fleet_api.router(access.fleet)):  # in this order: main does the same
-        app.router.routes.extend(router.routes)
+    app = application([access_api.router(access), fleet_api.router(access.fleet)], "0")
     gate = Gate(app, access.caller_for_token, local=local)
     headers = {"authorization": f"Bearer {token}"} if token else {}
     return httpx.AsyncClient(transport=httpx.ASGITransport(gate), base_url="http://commander", headers=headers)
