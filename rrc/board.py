@@ -66,7 +66,9 @@ class Board(Protocol):
         """Off, and on again after `off_s` by the board's own timer. NotSupported where it has none."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Lets go of connections. May be called twice; a later call opens anew."""
+        ...
 
 
 def outlet_number(outlet: str, outlets: int) -> int:

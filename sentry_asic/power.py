@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from garrison.clock import Clock
-from garrison.faults import DidNotSwitch, Fault, Unavailable
+from garrison.faults import DidNotSwitch, Fault
 from garrison.model import Board, Order, Outcome, Outlet, PowerLimits
 from garrison.words import ActionKind, ActionState, PowerState
 from rrc.queue import BoardQueue, Effect, Switched
@@ -114,7 +114,10 @@ class Power:
         if self._store.set_aside is not None:
             told = "the record of power promises was damaged: check that every outlet is as it should be"
             await outbox.event("power_record_lost", told, severity="critical", detail={"file": self._store.set_aside.name})
-        await self._restores.run(outbox)
+        try:
+            await self._restores.run(outbox)
+        finally:
+            await self._relays.close()  # the watcher closes them too, but bringing power back may end after it
 
     def promised(self) -> list[Restore]:
         """Outlets whose power is being brought back."""
@@ -137,8 +140,6 @@ class Power:
         queue, board = self._relays.queue(feed.board), self._relays.board(feed.board)
         if refusal is not None or queue is None or board is None:
             return _refused(refusal or Refusal("board_unreachable", f"relay board {feed.board} cannot be used"))
-        if order.kind is ActionKind.POWER_CYCLE and not self._restores.running:
-            raise Unavailable("the sentry is stopping, or not started", hint="nothing was switched; order it again")
         claim = _Claim(feed, f"{order.kind} of {order.device}")
         self._claims.append(claim)
         run = _Run(order, feed, board, queue, claim, {"board": feed.board, "outlet": feed.outlet})
@@ -270,10 +271,10 @@ class Power:
         place = (run.feed.outlet, run.order.device, run.feed.circuit, run.order.id)
         entry = Restore(run.board, *place, cut.at_ms, off_s, cut.at_ms + 1000 * off_s, by_board)
         run.detail |= {"off_s": str(off_s), "by": "board timer" if by_board else "sentry", "cut_at_ms": str(cut.at_ms)}
-        cut_id = await self._store.begin(cut, entry)
         pending = self._restores.promise(entry)
-        may_be_off = False
+        may_be_off, cut_id = False, 0
         try:
+            cut_id = await self._store.begin(cut, entry)
             await self._note(run, progress, PowerState.ON)
             may_be_off = True
             switched = await self._off(run, off_s, by_board)
@@ -288,8 +289,10 @@ class Power:
             if may_be_off:
                 self._restores.arm(pending, entry)
             else:
-                await self._restores.withdraw(entry.key)
-                await self._store.undo(cut_id, entry)
+                try:
+                    await self._store.undo(cut_id, entry)
+                finally:
+                    await self._restores.withdraw(entry.key)
         return (pending if may_be_off else None), switched
 
     async def _off(self, run: _Run, off_s: int, by_board: bool) -> Switched:

@@ -74,6 +74,7 @@ class PowerStore:
         """Where a damaged file went at `open`; its promises are lost, and somebody must be told."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="power.db")
         self._db: sqlite3.Connection | None = None
+        self._closed = False
         self._switches: dict[tuple[str, str], int] = {}
 
     @classmethod
@@ -88,10 +89,11 @@ class PowerStore:
         return store
 
     async def close(self) -> None:
-        if self._db is not None:
-            with contextlib.suppress(Fault):
-                await self._do(lambda db: db.close())
-            self._db = None
+        if self._closed:
+            return
+        with contextlib.suppress(Fault):
+            await self._do(lambda db: db.close())
+        self._closed, self._db = True, None
         await asyncio.to_thread(self._thread.shutdown)
 
     async def begin(self, cut: Cut, restore: Restore | None) -> int:
@@ -139,6 +141,8 @@ class PowerStore:
     # ---- in the thread ----
 
     async def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._closed:
+            raise Unavailable(f"{self.path.name} is closed", hint="the sentry is stopping")
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, work)
 
     def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from garrison.clock import Clock
-from garrison.faults import Fault
+from garrison.faults import Fault, Unavailable
 from garrison.words import PowerState
 from rrc.queue import BoardQueue, Effect
 from sentry_asic.power_store import PowerStore, Restore
@@ -69,10 +69,10 @@ class Restores:
             self._take_up(entry)
 
     def promise(self, entry: Restore) -> Pending:
-        """A promise that `PowerStore.begin` has written. Not kept before `arm`."""
-        pending = Pending(entry, asyncio.get_running_loop().create_future())
-        self._pending[entry.key] = pending
-        return pending
+        """A promise, before `PowerStore.begin` writes it. Not kept before `arm`; a stop waits for that. Unavailable: stopping."""
+        if not self.running:
+            raise Unavailable("the sentry is stopping, or not started", hint="nothing was switched; order it again")
+        return self._add(entry)
 
     def arm(self, pending: Pending, entry: Restore | None = None) -> None:
         """The cutting is over, however it ended: keep the promise (`entry`: with its exact time)."""
@@ -103,9 +103,14 @@ class Restores:
 
     # ---- the loop's parts ----
 
+    def _add(self, entry: Restore) -> Pending:
+        pending = Pending(entry, asyncio.get_running_loop().create_future())
+        self._pending[entry.key] = pending
+        return pending
+
     def _take_up(self, entry: Restore) -> None:
         if entry.key not in self._pending:
-            pending = self.promise(entry)
+            pending = self._add(entry)
             pending.found = True
             self.arm(pending)
 
@@ -136,23 +141,27 @@ class Restores:
             await asyncio.gather(*waits, return_exceptions=True)
 
     async def _finish(self, outbox: Outbox) -> None:
-        """Stopping: what is due within the grace is kept first."""
-        await asyncio.sleep(0)  # orders that are cancelled with us arm their promises
-        self._start_armed(outbox)
-        until_ms = self._clock.now_ms() + 1000 * self._stop_grace_s
-        tasks = {p.task: p for p in self.pending() if p.task is not None}
-        soon = [task for task, pending in tasks.items() if pending.entry.due_ms <= until_ms]
+        """Stopping: cuts in progress end, and what is due within the grace is kept first."""
+        loop = asyncio.get_running_loop()
+        until_ms, end = self._clock.now_ms() + 1000 * self._stop_grace_s, loop.time() + self._stop_grace_s
         try:
-            if soon:
-                await asyncio.wait(soon, timeout=self._stop_grace_s)
+            while True:
+                self._wake.clear()
+                self._start_armed(outbox)
+                wanted = [p for p in self.pending() if not p.armed or p.entry.due_ms <= until_ms]
+                if not wanted or loop.time() >= end:
+                    break
+                wake = asyncio.ensure_future(self._wake.wait())
+                tasks = {p.task for p in wanted if p.task is not None}
+                await asyncio.wait({wake, *tasks}, timeout=end - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+                wake.cancel()
         finally:
-            for task, pending in tasks.items():
-                if not task.done():
-                    log.warning(
-                        "power is not back yet; the next start goes on with it", extra={"outlet": "/".join(pending.entry.key)}
-                    )
-                    task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            left = [p for p in self.pending() if p.task is not None]
+            for pending in left:
+                log.warning("power is not back yet; the next start goes on with it", extra={"outlet": "/".join(pending.entry.key)})
+                if pending.task is not None:
+                    pending.task.cancel()
+            await asyncio.gather(*(p.task for p in left if p.task is not None), return_exceptions=True)
 
     # ---- one promise ----
 

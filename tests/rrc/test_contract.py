@@ -71,6 +71,8 @@ async def test_switches_and_reads_back(kind: str, tmp_path: Path) -> None:
         finally:
             await board.close()
             await board.close()
+        assert (await board.read())["1"].state is PowerState.ON  # a closed board opens anew
+        await board.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -346,6 +346,19 @@ async def test_stop_in_the_dark(tmp_path: Path) -> None:
         assert await stand.store.restores() == []
 
 
+async def test_stop_in_the_middle_of_the_cut(tmp_path: Path) -> None:
+    """Stopped while the outlet is just changing, the order itself going on: the stop waits for the cut, and brings power back."""
+    async with standing(tmp_path, options={"slow": "4"}) as stand:
+        doing = asyncio.create_task(stand.do(CYCLE))
+        await until(lambda: bool(stand.fake.commands()))
+        assert stand.fake.clicks() == []
+        await stand.stop()
+        assert stand.fake.clicks() == [False, True]
+        assert (await doing).state is ActionState.SUCCEEDED
+        with pytest.raises(Unavailable):
+            await stand.do(CYCLE, min_interval_s=0)
+
+
 async def test_stop_when_due_is_far(tmp_path: Path) -> None:
     """Due later than the grace: the stop does not wait, the promise stays on disk, and the next start keeps it."""
     async with standing(tmp_path, grace_s=5) as stand:
