@@ -18,12 +18,12 @@ _SETTLE_S = 0.2
 
 async def gather() -> dict[str, Any]:
     """One JSON-able object: identity-free facts, host values, cards. What is not known is null or absent."""
-    clock, cards = SystemClock(), NvidiaCards(SystemClock(), deadline_s=10)
+    clock, looks, cards = SystemClock(), host.HostLooks(), NvidiaCards(SystemClock(), deadline_s=10)
     try:
         facts = await aside("reading the machine", host.facts, _LIMIT_S)
-        await aside("reading the machine", host.look, _LIMIT_S)
+        await aside("reading the machine", looks.look, _LIMIT_S)
         await clock.sleep(_SETTLE_S)  # processor use is counted between two looks
-        values = await aside("reading the machine", host.look, _LIMIT_S)
+        values = await aside("reading the machine", looks.look, _LIMIT_S)
         fault = ""
     except Fault as caught:
         facts, values, fault = {}, {}, caught.text

@@ -66,20 +66,39 @@ def facts() -> dict[str, str]:
     return {name: str(value)[:256] for name, value in found.items() if value not in {None, ""}}
 
 
-def look() -> dict[Series, Number]:
-    """Values by (metric, component): "" the machine, "cpu", "disk:/…"."""
-    values: dict[Series, Number | None] = {}
-    memory = _maybe(psutil.virtual_memory)
-    values["cpu_pct", ""] = _maybe(lambda: psutil.cpu_percent(interval=None))
-    values["load1", ""] = _maybe(lambda: psutil.getloadavg()[0])
-    values["memory_used_bytes", ""] = memory.total - memory.available if memory else None
-    values["memory_total_bytes", ""] = memory.total if memory else None
-    values["system_uptime_s", ""] = _maybe(lambda: max(0, round(time.time() - psutil.boot_time())))
-    values["sentry_memory_bytes", ""] = _maybe(lambda: psutil.Process().memory_info().rss)
-    values["temp_c", "cpu"] = _maybe(_cpu_temp_c)
-    for mount in _maybe(_disks) or ():
-        values |= _disk(mount)
-    return {series: value for series, value in values.items() if value is not None}
+class HostLooks:
+    """Looks at one machine. Processor use is counted between two looks; the first has none.
+
+    psutil.cpu_percent cannot do that here: it remembers for each thread, and each look has a thread of its own.
+    """
+
+    def __init__(self) -> None:
+        self._before: tuple[float, float] | None = None
+
+    def look(self) -> dict[Series, Number]:
+        """Values by (metric, component): "" the machine, "cpu", "disk:/…". Blocking."""
+        values: dict[Series, Number | None] = {}
+        memory = _maybe(psutil.virtual_memory)
+        values["cpu_pct", ""] = _maybe(self._cpu_pct)
+        values["load1", ""] = _maybe(lambda: psutil.getloadavg()[0])
+        values["memory_used_bytes", ""] = memory.total - memory.available if memory else None
+        values["memory_total_bytes", ""] = memory.total if memory else None
+        values["system_uptime_s", ""] = _maybe(lambda: max(0, round(time.time() - psutil.boot_time())))
+        values["sentry_memory_bytes", ""] = _maybe(lambda: psutil.Process().memory_info().rss)
+        values["temp_c", "cpu"] = _maybe(_cpu_temp_c)
+        for mount in _maybe(_disks) or ():
+            values |= _disk(mount)
+        return {series: value for series, value in values.items() if value is not None}
+
+    def _cpu_pct(self) -> float | None:
+        times = psutil.cpu_times()
+        # guest time is in user time already; waiting for disks is not work
+        counted = sum(times) - getattr(times, "guest", 0) - getattr(times, "guest_nice", 0)
+        idle = times.idle + getattr(times, "iowait", 0)
+        before, self._before = self._before, (counted, idle)
+        if before is None or counted <= before[0]:
+            return None
+        return min(100.0, max(0.0, 100 * (1 - (idle - before[1]) / (counted - before[0]))))
 
 
 def cpu_temp_c(sensors: Mapping[str, Sequence[Any]]) -> float | None:

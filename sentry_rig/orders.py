@@ -65,6 +65,19 @@ class Orders:
             except Fault as fault:
                 await self._tell("sheet_trial", f"the trial of a sheet could not be ended: {fault.text}", severity="critical")
 
+    async def keep_paused(self) -> None:
+        """A miner that was asked to pause and hashes again was started anew, or resumed by somebody else: asked again."""
+        if self._lock.locked():
+            return  # an order is at work; the next look tells
+        async with self._lock:
+            running, api = self._supervisor.now_running, self._supervisor.api
+            if not self._sheets.book.paused or running is None or api is None:
+                return
+            try:
+                await program(running.program).pause(api)
+            except Fault as fault:
+                log.warning("cannot keep the miner paused", extra={"why": fault.text})
+
     async def settle(self, order: Order, notes: Mapping[str, str]) -> Outcome:
         """After a crash in the middle. Nothing is repeated; a trial that was on is watched to its end."""
         async with self._lock:

@@ -21,7 +21,7 @@ from sentry_core.post import Outbox, Progress
 from sentry_rig import host, miner_log
 from sentry_rig.archives import Programs
 from sentry_rig.aside import aside
-from sentry_rig.host import Machine
+from sentry_rig.host import HostLooks, Machine
 from sentry_rig.miner_look import look_at
 from sentry_rig.nvidia import CardsLook, NvidiaCards
 from sentry_rig.orders import Orders
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 _HOST_LIMIT_S = 5.0
 _TEND_EVERY_S = 0.5
 _OPEN_AGAIN_S = 5.0
+_TURN_OVER_EVERY_MS = 10_000
 _ROSTER_EVERY_MS = 60_000
 
 
@@ -54,6 +55,7 @@ class RigPost:
         self._programs = Programs(state_dir / "programs", settings)
         self.supervisor = Supervisor(folder, clock, settings, self._tell)
         self.sheets = Sheets(folder / "sheets.json", clock, settings, self._programs, self.supervisor, self._tell)
+        self._host = HostLooks()
         self._cards = NvidiaCards(clock, settings.nvml_deadline_s)
         self._orders = Orders(self.machine, clock, settings, self.sheets, self.supervisor, self._tell)
         self._opened = False
@@ -139,13 +141,16 @@ class RigPost:
     async def _tend_forever(self) -> None:
         """Tends the miner; while what is on disk could not be read, tries that again."""
         turn_over = partial(miner_log.turn_over, self.supervisor.log, round(self._settings.log_max_mb * 1_000_000))
+        turn_over_ms = 0
         while True:
             if not self._opened and not await self._try_to_open():
                 await self._clock.sleep(_OPEN_AGAIN_S)
                 continue
             try:
                 await self.supervisor.tend()
-                await aside("turning the miner's log over", turn_over, _HOST_LIMIT_S)
+                if self._clock.monotonic_ms() >= turn_over_ms:
+                    turn_over_ms = self._clock.monotonic_ms() + _TURN_OVER_EVERY_MS
+                    await aside("turning the miner's log over", turn_over, _HOST_LIMIT_S)
                 self._complaint = ""
             except (Fault, OSError) as fault:  # a full disk must not end the watch over the miner
                 self._complain(f"cannot tend the miner: {fault}")
@@ -166,7 +171,6 @@ class RigPost:
     # ---- looks ---------------------------------------------------------------------------------------------
 
     async def _look_forever(self, outbox: Outbox) -> None:
-        await aside("reading the machine", host.look, _HOST_LIMIT_S * 4)  # cpu_percent counts from its first call
         while True:
             started_ms = self._clock.monotonic_ms()
             self._looked.clear()
@@ -174,14 +178,15 @@ class RigPost:
             await outbox.look([Sample(self._key, look.at_ms, values_of(look))])
             self._announce(outbox, device_of(look, self.machine))
             await self._tell_changes(look.cards)
-            await self._keep_paused(look)
+            if look.miner.reading is not None and look.miner.reading.paused is False:
+                await self._orders.keep_paused()
             spent_s = (self._clock.monotonic_ms() - started_ms) / 1000
             await self._until_next(max(0.2, self._poll_every_s - spent_s))
 
     async def look(self) -> RigLook:
         """One look at everything. Never raises a Fault: what could not be read is absent."""
         at_ms, started_ms = self._clock.now_ms(), self._clock.monotonic_ms()
-        host_task = asyncio.create_task(self._host())
+        host_task = asyncio.create_task(self._look_at_host())
         cards_task = asyncio.create_task(self._cards.look())
         try:
             miner = await look_at(self.supervisor)
@@ -208,9 +213,9 @@ class RigPost:
             grace_s=self._settings.starting_grace_s,
         )
 
-    async def _host(self) -> tuple[Mapping[tuple[str, str], int | float], str]:
+    async def _look_at_host(self) -> tuple[Mapping[tuple[str, str], int | float], str]:
         try:
-            return await aside("reading the machine", host.look, _HOST_LIMIT_S), ""
+            return await aside("reading the machine", self._host.look, _HOST_LIMIT_S), ""
         except Fault as fault:
             return {}, fault.text
 
@@ -248,16 +253,6 @@ class RigPost:
             self._sensor_fault = cards.fault
             severity = "warning" if cards.fault else "info"
             await self._tell("gpu_sensors", cards.fault or "the NVIDIA cards can be read again", severity=severity)
-
-    async def _keep_paused(self, look: RigLook) -> None:
-        """A miner that was asked to pause and hashes again was started anew, or resumed by somebody else."""
-        reading, running, api = look.miner.reading, self.supervisor.now_running, self.supervisor.api
-        if not self.sheets.book.paused or reading is None or reading.paused is not False or running is None or api is None:
-            return
-        try:
-            await program(running.program).pause(api)
-        except Fault as fault:
-            log.warning("cannot keep the miner paused", extra={"why": fault.text})
 
     async def _tell(self, kind: str, text: str, *, severity: str = "info", detail: Mapping[str, str] | None = None) -> None:
         log.log({"critical": logging.ERROR, "warning": logging.WARNING}.get(severity, logging.INFO), text, extra={"event": kind})

@@ -42,8 +42,12 @@ def test_facts_and_values_are_of_the_catalogue() -> None:
     facts = host.facts()
     assert facts["hostname"]
     assert int(facts["memory_bytes"]) > 0
-    host.look()
-    values = host.look()
+    looks = host.HostLooks()
+    assert ("cpu_pct", "") not in looks.look()  # nothing to count from yet
+    ends = time.monotonic() + 10
+    while ("cpu_pct", "") not in (values := looks.look()):
+        assert time.monotonic() < ends
+        time.sleep(0.02)
     assert {metric for metric, _ in values} <= METRICS.keys()
     assert all(quantise(series, value) is not None for series, value in values.items())
     assert values["memory_used_bytes", ""] < values["memory_total_bytes", ""]
@@ -92,3 +96,14 @@ async def test_a_call_that_hangs_is_left_behind() -> None:
     for thread in list(aside_module._left_behind):
         await asyncio.to_thread(thread.join, 10)
     assert await aside("arithmetic", lambda: 1, 5) == 1
+
+
+async def test_processor_use_is_counted_across_threads() -> None:
+    """Each look has a thread of its own, and still counts from the one before."""
+    looks = host.HostLooks()
+    await aside("a look", looks.look, 10)
+    busy_until = time.process_time() + 0.3
+    while time.process_time() < busy_until:
+        pass
+    values = await aside("a look", looks.look, 10)
+    assert values["cpu_pct", ""] > 5

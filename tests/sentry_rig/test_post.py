@@ -18,6 +18,7 @@ from garrison.words import DEVICE_STATE_CODES, ActionKind, ActionState, DeviceSt
 from sentry_core.post import Post
 from sentry_rig.orders import Orders
 from sentry_rig.post import RigPost
+from sentry_rig.programs.table import program
 from tests.sentry_rig.stands import KILL, MACHINE, SOON_S, Kept, Steps, miners, on_duty, order, quick, sheet
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the Windows side was not run")
@@ -188,6 +189,22 @@ async def test_pause_and_resume(state: Path) -> None:
         await outbox.until(shows(outbox, DeviceState.MINING), "mining")
         assert miners(state) == pid
         assert (await post.settle(order(ActionKind.RESUME), {})).state is ActionState.SUCCEEDED
+
+
+async def test_somebody_else_resumes_a_paused_miner(state: Path) -> None:
+    """Paused is what was asked for: the next look asks again."""
+    async with on_duty(state) as (post, outbox):
+        await post.perform(order(APPLY, sheet("one", "pool.example")), Steps())
+        await post.perform(order(ActionKind.PAUSE), Steps())
+        await outbox.until(shows(outbox, DeviceState.PAUSED), "paused")
+        api = post.supervisor.api
+        assert api is not None
+        driver = program("xmrig")
+        await driver.resume(api)
+        ends = time.monotonic() + SOON_S
+        while not driver.parse(await driver.read(api)).paused:
+            assert time.monotonic() < ends
+            await asyncio.sleep(0.05)
 
 
 async def test_a_paused_miner_that_dies_stays_down(state: Path) -> None:
