@@ -14,6 +14,7 @@ from garrison import settings as toml
 from garrison.faults import BadInput
 
 FILE = "commander.toml"
+SOCKET = "commander.sock"
 TITLE = "Garrison commander. Every key is optional; these are the defaults."
 
 

@@ -33,6 +33,8 @@ HTTP: dict[tuple[str, str], Role] = {
     # api
     ("GET", "/api/openapi.json"): Role.ANYONE,
     ("GET", "/setup"): Role.ANYONE,
+    ("GET", "/api/v1/status"): Role.VIEWER,
+    ("POST", "/api/v1/backup"): Role.ADMINISTRATOR,
     ("POST", "/api/v1/setup"): Role.ANYONE,
     # access: people
     ("GET", "/api/v1/me"): Role.VIEWER,

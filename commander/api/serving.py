@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,7 @@ async def serve(app: ASGIApp, listener: socket.socket, stop: asyncio.Event, cert
         ssl_certfile=certificate or None,
         ssl_keyfile=key or None,
     )
+    logging.getLogger("uvicorn.error").setLevel("WARNING")  # what it says at info, we say ourselves
     server = _Quiet(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stopping = asyncio.create_task(stop.wait())

@@ -10,10 +10,8 @@ from typing import Any
 import httpx
 import typer
 
-from commander.settings import home_of
+from commander.settings import SOCKET, home_of
 from garrison.faults import BadAnswer, Fault, IdentityRefused, TimedOut, Unreachable, from_wire
-
-SOCKET = "commander.sock"
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,19 +43,21 @@ def init(
     ] = 8440,
 ) -> None:
     """Makes a new farm: its certificate authority, its settings, and a one-time link for the first administrator."""
-    from commander.setup import Ports, make_farm
+    from commander.setup import Addresses, make_farm
 
-    made = make_farm(target_of(context).home, farm, listen, advertise, Ports(post_port, enrol_port, http_port))
-    for line in made:
+    for line in make_farm(target_of(context).home, farm, Addresses(listen, advertise, post_port, enrol_port, http_port)):
         typer.echo(line)
 
 
 def run(context: typer.Context) -> None:
     """Runs the commander in the foreground until SIGTERM or Ctrl-C."""
     from commander.main import run as run_commander
+    from garrison import logs
 
     home = target_of(context).home
-    asyncio.run(run_commander(home, settings.load(home)))
+    configured = settings.load(home)
+    logs.start(configured.log.shape, configured.log.level)
+    asyncio.run(run_commander(home, configured))
 
 
 def config_check(context: typer.Context) -> None:

@@ -52,14 +52,14 @@ def loads(text: str, kind: type[T], name: str = "settings") -> T:
         raise BadInput(f"{name}{f', line {line}' if line else ''}: {message}", hint="`config example` lists every key") from error
 
 
-def example(kind: type[msgspec.Struct], title: str) -> str:
-    """A commented TOML file with every key at its default."""
+def example(kind: type[msgspec.Struct], title: str, values: msgspec.Struct | None = None) -> str:
+    """A commented TOML file with every key, at its default or as in `values` (of that kind)."""
     lines = [f"# {title}", ""]
-    _example_table(kind, "", lines)
+    _example_table(kind, "", lines, values)
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _example_table(kind: type[msgspec.Struct], table: str, lines: list[str]) -> None:
+def _example_table(kind: type[msgspec.Struct], table: str, lines: list[str], values: Any) -> None:
     hints = get_type_hints(kind, include_extras=True)
     tables: list[tuple[str, type[msgspec.Struct]]] = []
     for field in msgspec.structs.fields(kind):
@@ -68,13 +68,15 @@ def _example_table(kind: type[msgspec.Struct], table: str, lines: list[str]) -> 
             tables.append((f"{table}.{field.encode_name}" if table else field.encode_name, plain))
             continue
         default = field.default if field.default is not msgspec.NODEFAULT else _made(field.default_factory)
+        if values is not None:
+            default = getattr(values, field.name)
         if text:
             lines += [f"# {part}" for part in text.splitlines()]
         shown = _toml(default)
         lines.append(f"# {field.encode_name} =" if shown is None else f"{field.encode_name} = {shown}")
     for name, inner in tables:
         lines += ["", f"[{name}]"]
-        _example_table(inner, name, lines)
+        _example_table(inner, name, lines, getattr(values, name.rpartition(".")[2], None))
 
 
 def _described(hint: Any) -> tuple[Any, str]:

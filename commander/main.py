@@ -1,0 +1,276 @@
+"""The composition root: opens what there is, connects the subjects to one another, runs until told to stop.
+
+Called by `commander run`. Everything here is wiring; whoever looks for a decision finds it in a subject.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from fastapi import FastAPI
+
+from commander import schema
+from commander.access import api as access_api
+from commander.access.ca import Authority
+from commander.access.secrets import Secrets
+from commander.access.service import Access
+from commander.actions import api as actions_api
+from commander.actions import service as actions_service
+from commander.actions.service import Actions
+from commander.api import app as http
+from commander.api import overview, serving, upkeep
+from commander.backup import backup, finish_restore
+from commander.db import Database
+from commander.fleet import api as fleet_api
+from commander.fleet.service import Fleet, FleetSettings
+from commander.flight_sheets import api as sheets_api
+from commander.flight_sheets import service as sheets_service
+from commander.flight_sheets.service import FlightSheets
+from commander.link.ports import Ports, Terms
+from commander.link.server import REVOKED, Link, Listen
+from commander.lock import held_alone
+from commander.metrics import Metrics
+from commander.power import api as power_api
+from commander.power import service as power_service
+from commander.power.rules import Limits
+from commander.power.service import Power
+from commander.settings import SOCKET, Settings, host_port
+from commander.telemetry import api as telemetry_api
+from commander.telemetry.service import Telemetry
+from garrison.clock import Clock, SystemClock
+from garrison.faults import CertificateRevoked, NotFound
+from garrison.model import PowerLimits
+from garrison.words import ActionKind
+from sentry_core.notify import Notifier, keep_watchdog
+
+log = logging.getLogger(__name__)
+VERSION = version("garrison")
+COME_BACK_MS = 1_000
+"""What sentries are told on a planned stop: the next start is mostly seconds away."""
+
+
+async def run(home: Path, settings: Settings, clock: Clock | None = None, stop: asyncio.Event | None = None) -> None:
+    """The commander of the farm at `home`, until SIGTERM, SIGINT or `stop`. Raises a Fault when it cannot start."""
+    notifier = Notifier()
+    stop = stop or asyncio.Event()
+    finish_restore(home)
+    with held_alone(home), _signals(stop):
+        async with _opened(home, settings, clock or SystemClock()) as commander:
+            await commander.serve(stop, notifier)
+    log.info("stopped")
+
+
+@dataclass(slots=True)
+class _Commander:
+    """All parts, open and connected."""
+
+    home: Path
+    settings: Settings
+    clock: Clock
+    fleet: Fleet
+    access: Access
+    telemetry: Telemetry
+    actions: Actions
+    sheets: FlightSheets
+    link: Link
+    metrics: Metrics
+    app: FastAPI
+
+    async def serve(self, stop: asyncio.Event, notifier: Notifier) -> None:
+        listen = self.settings.listen
+        local = serving.unix_socket(self.home / SOCKET)
+        tcp = serving.tcp_socket(*host_port(listen.http, "listen.http"), "listen.http") if listen.http else None
+        await self.link.open()
+        async with asyncio.TaskGroup() as tasks:
+            duties = [
+                tasks.create_task(part, name=name)
+                for name, part in {
+                    "link": self.link.serve(),
+                    "fleet": self.fleet.run(),
+                    "telemetry": self.telemetry.run(),
+                    "actions": self.actions.run(),
+                    "flight sheets": self.sheets.run(),
+                    "metrics": self.metrics.run(),
+                    "watchdog": keep_watchdog(notifier, self.clock),
+                }.items()
+            ]
+            doors = [tasks.create_task(serving.serve(self._gate(local=True), local, stop), name="socket")]
+            if tcp is not None:
+                secured = serving.serve(self._gate(local=False), tcp, stop, listen.http_certificate, listen.http_key)
+                doors.append(tasks.create_task(secured, name="http"))
+            notifier.ready(f"farm {self.settings.farm}")
+            log.info("ready", extra={"farm": self.settings.farm, "version": VERSION, "home": str(self.home)})
+            await stop.wait()
+            log.info("stopping")
+            notifier.stopping()
+            self.actions.close()
+            await asyncio.wait(doors)
+            await self.link.drain("the commander is being stopped", COME_BACK_MS)
+            for duty in duties:
+                duty.cancel()
+        with contextlib.suppress(FileNotFoundError):
+            (self.home / SOCKET).unlink()
+
+    def _gate(self, *, local: bool) -> http.Gate:
+        return http.Gate(self.app, self.access.caller_for_token, local=local)
+
+
+@contextlib.asynccontextmanager
+async def _opened(home: Path, settings: Settings, clock: Clock) -> AsyncIterator[_Commander]:
+    authority = await asyncio.to_thread(Authority.open, home / "ca")
+    vault = await asyncio.to_thread(Secrets.open_file, home)
+    async with contextlib.AsyncExitStack() as open_now:
+        db = await Database.open(home / "fleet.db", schema.FLEET)
+        open_now.push_async_callback(db.close)
+        telemetry = await Telemetry.open(
+            home / "history", clock, raw_days=settings.history.raw_days, commit_every_ms=settings.history.commit_every_ms
+        )
+        open_now.push_async_callback(telemetry.close)
+        fleet = await Fleet.open(db, clock, vault, _fleet_settings(settings))
+        fleet.latest = telemetry.latest
+        access = await Access.open(db, authority, fleet, clock)
+        yield _connected(home, settings, clock, db, authority, fleet, access, telemetry)
+
+
+def _connected(
+    home: Path,
+    settings: Settings,
+    clock: Clock,
+    db: Database,
+    authority: Authority,
+    fleet: Fleet,
+    access: Access,
+    telemetry: Telemetry,
+) -> _Commander:
+    names = _own_names(settings)
+    link: Link  # the orders need it, and it needs them
+    sheets: FlightSheets
+    power: Power
+
+    actions = Actions(
+        db,
+        actions_service.Ports(
+            device=fleet.device,
+            send=lambda sentry_id, order: link.order(sentry_id, order),
+            cancel_at=lambda sentry_id, action_id: link.cancel(sentry_id, action_id),
+            connected=fleet.stream_open,
+            render=lambda ref, device: sheets.render(ref, device),
+            power_check=lambda caller, kind, device, arguments: power.arguments(caller, kind, device, arguments),
+        ),
+        clock,
+    )
+
+    async def switching() -> frozenset[int]:
+        return await actions.busy(ActionKind.APPLY_FLIGHT_SHEET)
+
+    sheets = FlightSheets(
+        db,
+        sheets_service.Ports(fleet.device, fleet.devices, fleet.set_wanted_sheet, switching),
+        clock,
+    )
+    power = Power(
+        db, power_service.Ports(fleet.devices, fleet.outlets, fleet.boards, fleet.sentries), clock, _power_limits(settings)
+    )
+    actions.within += [sheets.within, power.within]
+    actions.changed += [sheets.changed]
+    link = Link(
+        Ports(access, telemetry, fleet, actions),
+        Terms(settings.farm, reconnect_window_ms=settings.sessions.reconnect_window_s * 1000),
+        Listen(settings.listen.post, settings.listen.enrol, _dialled(settings, settings.listen.post)),
+        clock,
+        keys=lambda: authority.server_identity(names, clock.now_ms()),
+        roots=lambda: authority.roots_pem,
+    )
+    if settings.listen.enrol:
+        access.enrol_address = _dialled(settings, settings.listen.enrol)
+    access.on_revoked.append(lambda sentry_id: link.cut(sentry_id, CertificateRevoked(REVOKED)))
+    fleet.on_assignment_change.append(link.reassign)
+    metrics = Metrics(clock, telemetry, link, db, home)
+    give = actions_api.giving(actions)
+
+    async def key_of(ref: str) -> int:
+        device = await fleet.device(ref)
+        if device.key is None:
+            raise NotFound(f"{device.name} has not been identified yet, so there is no history of it")
+        return device.key
+
+    sources = overview.Sources(
+        devices=fleet.devices,
+        device=fleet.device,
+        sentries=fleet.sentries,
+        latest=telemetry.latest,
+        clock=clock,
+        farm=settings.farm,
+        version=VERSION,
+        started_ms=clock.now_ms(),
+        fresh_ms=max(60_000, 6_000 * settings.sessions.poll_every_s),
+    )
+    app = http.application(
+        [
+            overview.router(sources),
+            upkeep.router(lambda target: backup(home, target)),
+            fleet_api.router(fleet),
+            access_api.router(access),
+            telemetry_api.router(telemetry, key_of, clock),
+            actions_api.router(actions),
+            sheets_api.router(sheets, fleet.device, give),
+            power_api.router(power, fleet.device, give),
+            metrics.router(),
+        ],
+        VERSION,
+    )
+    return _Commander(home, settings, clock, fleet, access, telemetry, actions, sheets, link, metrics, app)
+
+
+def _fleet_settings(settings: Settings) -> FleetSettings:
+    power, sessions = settings.power, settings.sessions
+    return FleetSettings(
+        poll_every_ms=sessions.poll_every_s * 1000,
+        power=PowerLimits(power.off_s, power.min_interval_s, power.max_per_day, power.stagger_ms),
+        silent_after_ms=sessions.silent_after_s * 1000,
+        window_ms=sessions.reconnect_window_s * 1000,
+    )
+
+
+def _power_limits(settings: Settings) -> Limits:
+    power = settings.power
+    return Limits(power.off_s, power.min_interval_s, power.max_per_day, power.brake_share)
+
+
+def _dialled(settings: Settings, listening: str) -> str:
+    """host:port that another machine should dial to reach what listens on `listening`."""
+    host, port = host_port(listening, "listen")
+    host = settings.listen.advertise or (socket.getfqdn() if host in ("0.0.0.0", "::") else host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _own_names(settings: Settings) -> list[str]:
+    """What the server's certificate must name."""
+    found = {"localhost", "127.0.0.1", "::1", socket.gethostname(), socket.getfqdn()}
+    found |= {host_port(_dialled(settings, one), "listen")[0] for one in (settings.listen.post, settings.listen.enrol) if one}
+    return sorted(found)
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    ours = (signal.SIGTERM, signal.SIGINT)
+    try:
+        for number in ours:
+            loop.add_signal_handler(number, stop.set)
+    except NotImplementedError:  # Windows: the service manager stops us, and Ctrl-C cancels
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number in ours:
+            loop.remove_signal_handler(number)
