@@ -54,10 +54,14 @@ class Journal:
         self._closed = False
         self._loop = asyncio.get_running_loop()
         self.boot = file.boot
-        self.frames_dropped = file.dropped
         self.on_frame: Callable[[Frame], None] = lambda _: None
         self.on_records: Callable[[], None] = lambda: None
         self.on_new_boot: Callable[[], None] = lambda: None
+
+    @property
+    def frames_dropped(self) -> int:
+        """That were never acknowledged, since this journal began: at the cap, or on a full disk."""
+        return self._file.dropped
 
     @classmethod
     async def open(
@@ -98,9 +102,7 @@ class Journal:
         except DiskFull as fault:
             log.warning("a look is lost", extra={"fault": fault.code, "text": fault.text})
             await self._do(lambda f: f.count_unwritable())
-            self.frames_dropped = self._file.dropped
             return None
-        self.frames_dropped = self._file.dropped
         self.on_frame(frame)
         return frame
 

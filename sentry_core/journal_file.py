@@ -37,6 +37,8 @@ KEEP_RECORDS_MS = 30 * DAY_MS
 KEEP_ACTIONS = 10_000
 _TIDY_EVERY_MS = 10 * 60 * 1000
 _STEP = 16
+_SMALL = ("acked", "boots", "meta")
+"""Read in one go, or as far as that goes: without rowids, or a few rows."""
 
 _SCHEMA = """
 create table meta (name text primary key, value text not null, crc integer not null);
@@ -126,14 +128,23 @@ class JournalFile:
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
         except OSError as error:
             raise Unavailable(f"cannot open {self.path}: {error.strerror}", hint="check its owner and mode") from error
+        fault = self._trouble(now_ms)
+        if isinstance(fault, Broken):
+            self.begin_anew(now_ms)
+        elif fault is not None:
+            self.close()
+            raise fault
+
+    def _trouble(self, now_ms: int) -> Fault | None:
         try:
             self._attach()
-        except (sqlite3.Error, Broken, ValueError) as error:
-            fault = translated(error, self.path)
-            if not isinstance(fault, Broken):
-                self.close()
-                raise fault from error
-            self.begin_anew(now_ms)
+            self._try_to_write(now_ms)
+        except (sqlite3.Error, Broken, ValueError, VersionMismatch) as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
+                # we could open it for writing just now: this is what a damaged header says
+                return Broken(f"{self.path} is damaged: {error}")
+            return translated(error, self.path)
+        return None
 
     def begin_anew(self, now_ms: int) -> None:
         """Sets the damaged file aside, starts a new one with a new boot id, and saves what can still be read."""
@@ -167,6 +178,10 @@ class JournalFile:
             check = self._db.execute("pragma quick_check(1)").fetchone()[0]
             if check != "ok":
                 raise Broken(f"{self.path} is damaged: {check}")
+            self._db.execute("pragma wal_checkpoint(truncate)").fetchall()
+            page, count = (self._db.execute(f"pragma {p}").fetchone()[0] for p in ("page_size", "page_count"))
+            if self.path.stat().st_size != page * count:
+                raise Broken(f"{self.path} is damaged: it is shorter than it says")
         version = self._meta("version")
         if version != VERSION:
             raise VersionMismatch(
@@ -174,6 +189,11 @@ class JournalFile:
                 hint="install the newer program again",
             )
         self._load()
+
+    def _try_to_write(self, now_ms: int) -> None:
+        self._db.execute("begin immediate")
+        self._set_meta("opened_ms", str(now_ms))
+        self._db.execute("commit")
 
     def _create(self) -> None:
         self._db.execute("begin immediate")
@@ -314,14 +334,12 @@ class JournalFile:
             return
         name = "layout" if lane == FRAMES else "kind"
         for span in list(done.missing(first, last)):
-            rows = self._db.execute(
-                f"select seq, {name}, body, crc from {table} where boot = ? and seq between ? and ? order by seq",  # noqa: S608  # our own names
-                (no, *span),
-            )
-            for seq, label, body, crc in rows:
-                if crc != _crc(seq, label, body):
-                    raise Broken(f"{self.path} is damaged: {table} {seq}")
-                yield Frame(self._boots[no], seq, label, body) if lane == FRAMES else Record(self._boots[no], seq, label, body)
+            asked = f"select seq, {name}, body, crc from {table} where boot = ? and seq between ? and ? order by seq"  # noqa: S608  # our own names
+            with contextlib.closing(self._db.execute(asked, (no, *span))) as rows:
+                for seq, label, body, crc in rows:
+                    if crc != _crc(seq, label, body):
+                        raise Broken(f"{self.path} is damaged: {table} {seq}")
+                    yield Frame(self._boots[no], seq, label, body) if lane == FRAMES else Record(self._boots[no], seq, label, body)
 
     def layout(self, layout_hash: bytes) -> Layout | None:
         row = self._db.execute("select body, crc from layouts where hash = ?", (layout_hash,)).fetchone()
@@ -537,7 +555,9 @@ class JournalFile:
         """Takes over every row that can still be read and whose CRC is right: unacknowledged frames, records, actions."""
         try:
             source = _connect(aside)
-        except sqlite3.Error:
+        except sqlite3.DatabaseError as error:
+            if not isinstance(translated(error, aside), Broken):
+                raise
             return  # not even a database: there is nothing to take over
         try:
             self._db.execute("begin immediate")
@@ -588,15 +608,22 @@ def _action_row(a: Action) -> tuple[Any, ...]:
 
 
 def _readable(db: sqlite3.Connection, table: str) -> Iterator[tuple[Any, ...]]:
-    """The rows that a damaged table still gives, from its beginning and then from its end."""
-    order = "rowid" if table != "acked" else "lane, boot, seq"
-    for direction in ("", "desc"):
+    """The rows that a damaged table still gives. Where it cannot be read it goes on behind, in growing steps."""
+    at, step = 0, 1
+    while step < 1 << 40:
         try:
-            wanted = ", ".join(f"{part} {direction}".strip() for part in order.split(", "))
-            yield from db.execute(f"select * from {table} order by {wanted}")  # noqa: S608  # our own names
+            if table in _SMALL:
+                yield from db.execute(f"select * from {table}")  # noqa: S608  # our own names
+                return
+            asked = f"select rowid, * from {table} where rowid > ? order by rowid"  # noqa: S608  # our own names
+            for row in db.execute(asked, (at,)):
+                at, step = row[0], 1
+                yield row[1:]
+            return
         except (sqlite3.Error, ValueError, OverflowError):  # ValueError: a text that is no UTF-8
-            continue
-        return
+            at, step = at + step, step * 2
+            if table in _SMALL:
+                return
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -614,7 +641,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 def translated(error: Exception, path: Path) -> Fault:
     """SQLite's error as one of ours."""
     if isinstance(error, Fault):
-        return error
+        # its frames hold cursors, and an open cursor keeps the file locked
+        return error.with_traceback(None)
     if not isinstance(error, sqlite3.Error):
         return Broken(f"{path} is damaged: {error}")
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
