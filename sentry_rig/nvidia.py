@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from garrison.clock import Clock
-from sentry_rig.programs.xmrig import pci_address
+from sentry_rig.pci import pci_address
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ without pools it takes those of a config file, whose stock pool is its author's.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,12 @@ import msgspec
 from garrison.faults import BadAnswer, BadInput, Conflict, Fault, WrongPassword
 from garrison.model import PoolOrder
 from sentry_core.http import HttpClient
+from sentry_rig.pci import pci_address
 from sentry_rig.programs.program import Api, MinerReading, Named, PartReading, RawLook
 from sentry_rig.programs.xmrig_options import options, pool_place
 
 _MAX_BYTES = 1 << 20
 _MAX_CARDS = 64
-_BUS = re.compile(r"(?:(?P<domain>[0-9A-Fa-f]{4,8}):)?(?P<bus>[0-9A-Fa-f]{2}):(?P<device>[0-9A-Fa-f]{2})(?:\.(?P<function>[0-7]))?")
 
 
 class XMRig:
@@ -213,12 +212,3 @@ def _cards(body: bytes) -> tuple[PartReading, ...] | None:
                 now = None  # one of its threads has no value: the sum is not known
             found[pci] = PartReading(pci, _text(thread.get("name")) or "", now)
     return tuple(found.values())
-
-
-def pci_address(told: Any) -> str:
-    """ "01:00.0", "00000000:01:00.0" → "0000:01:00.0"; empty when it is none."""
-    match = _BUS.fullmatch(told.strip()) if isinstance(told, str) else None
-    if match is None:
-        return ""
-    domain = int(match["domain"] or "0", 16)
-    return f"{domain:04x}:{match['bus'].lower()}:{match['device'].lower()}.{match['function'] or '0'}"

@@ -288,6 +288,20 @@ async def test_no_free_port(state: Path) -> None:
     await server.wait_closed()
 
 
+async def test_nothing_starts_that_cannot_be_written_down(state: Path) -> None:
+    """A disk that takes no record: the order fails in words, no miner runs unrecorded, and it works once the disk does."""
+    made, in_the_way = supervisor(state), state / "miner" / "miner.json.new"
+    await made.recover(None)
+    in_the_way.mkdir()
+    with pytest.raises(Unavailable, match="cannot write"):
+        await made.run_this(launch())
+    assert miners(state) == []
+    in_the_way.rmdir()
+    await until(lambda: made.alive, made)
+    assert len(miners(state)) == 1
+    await made.halt()
+
+
 def test_the_log_is_turned_over(tmp_path: Path) -> None:
     """At its size, under a writer that keeps its file open; three old ones stay, and the tail reads across."""
     log = tmp_path / "miner.log"

@@ -6,8 +6,9 @@ import pytest
 
 from garrison.faults import BadAnswer, BadInput, NotAllowed
 from garrison.model import PoolOrder
+from sentry_rig.pci import pci_address
 from sentry_rig.programs.program import RawLook
-from sentry_rig.programs.xmrig import XMRig, pci_address
+from sentry_rig.programs.xmrig import XMRig
 
 RECORDED = Path(__file__).parents[4] / "shared" / "recorded" / "xmrig-6.26.0"
 XMRIG = XMRig()
