@@ -32,6 +32,7 @@ from typing import IO
 import msgspec
 
 from commander import db
+from commander.fleet.store import renumber
 from commander.lock import held_alone
 from garrison.faults import BadInput, Broken, DiskFull, Fault, NotFound, Unavailable, VersionMismatch
 
@@ -237,6 +238,7 @@ def restore(source: Path, home: Path) -> list[str]:
             with _translated(source):
                 manifest = _unpack(source, fresh)
                 _check_databases(fresh)
+                _renumber(fresh)
                 _sync_tree(fresh)
             kept = _swap(fresh, home)
         except BaseException:
@@ -350,6 +352,15 @@ def _check_databases(fresh: Path) -> None:
             )
         for left in (path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
             left.unlink(missing_ok=True)
+
+
+def _renumber(fresh: Path) -> None:
+    """The sentries have seen assignments of the days that are lost: what they get from now on must be newer."""
+    path = fresh / "fleet.db"
+    if path.exists():
+        with contextlib.closing(db.connect(path)) as connection:
+            if connection.execute("select 1 from sqlite_master where name = 'sentries'").fetchone():
+                renumber(connection, time.time_ns() // 1_000_000)
 
 
 def _newest_migration(path: Path) -> int:

@@ -49,6 +49,7 @@ from garrison.clock import Clock, SystemClock
 from garrison.faults import CertificateRevoked, NotFound
 from garrison.model import PowerLimits
 from garrison.words import ActionKind
+from rrc.table import BOARDS
 from sentry_core.notify import Notifier, keep_watchdog
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class _Commander:
     home: Path
     settings: Settings
     clock: Clock
+    authority: Authority
     fleet: Fleet
     access: Access
     telemetry: Telemetry
@@ -99,6 +101,7 @@ class _Commander:
                     "actions": self.actions.run(),
                     "flight sheets": self.sheets.run(),
                     "metrics": self.metrics.run(),
+                    "certificates": self._tend(),
                     "watchdog": keep_watchdog(notifier, self.clock),
                 }.items()
             ]
@@ -116,8 +119,16 @@ class _Commander:
             await self.link.drain("the commander is being stopped", COME_BACK_MS)
             for duty in duties:
                 duty.cancel()
+        await self.fleet.keep_seen()
         with contextlib.suppress(FileNotFoundError):
             (self.home / SOCKET).unlink()
+
+    async def _tend(self) -> None:
+        """The farm's own certificates are renewed in time; what a person must do about them is said every day."""
+        while True:
+            for warning in await asyncio.to_thread(self.authority.tend, self.clock.now_ms()):
+                log.warning(warning)
+            await self.clock.sleep(86_400)
 
     def _gate(self, *, local: bool) -> http.Gate:
         return http.Gate(self.app, self.access.caller_for_token, local=local)
@@ -189,6 +200,8 @@ def _connected(
         keys=lambda: authority.server_identity(names, clock.now_ms()),
         roots=lambda: authority.roots_pem,
     )
+    if settings.listen.http:
+        access.people.http_url = f"{'https' if settings.listen.http_certificate else 'http'}://{settings.listen.http}"
     if settings.listen.enrol:
         access.enrol_address = _dialled(settings, settings.listen.enrol)
     access.on_revoked.append(lambda sentry_id: link.cut(sentry_id, CertificateRevoked(REVOKED)))
@@ -217,8 +230,8 @@ def _connected(
         [
             overview.router(sources),
             upkeep.router(lambda target: backup(home, target)),
+            access_api.router(access),  # before the fleet's: /sentries/tokens is not a sentry
             fleet_api.router(fleet),
-            access_api.router(access),
             telemetry_api.router(telemetry, key_of, clock),
             actions_api.router(actions),
             sheets_api.router(sheets, fleet.device, give),
@@ -227,12 +240,13 @@ def _connected(
         ],
         VERSION,
     )
-    return _Commander(home, settings, clock, fleet, access, telemetry, actions, sheets, link, metrics, app)
+    return _Commander(home, settings, clock, authority, fleet, access, telemetry, actions, sheets, link, metrics, app)
 
 
 def _fleet_settings(settings: Settings) -> FleetSettings:
     power, sessions = settings.power, settings.sessions
     return FleetSettings(
+        board_kinds=frozenset(BOARDS),
         poll_every_ms=sessions.poll_every_s * 1000,
         power=PowerLimits(power.off_s, power.min_interval_s, power.max_per_day, power.stagger_ms),
         silent_after_ms=sessions.silent_after_s * 1000,
