@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,7 +23,6 @@ from commander.telemetry.columns import Look
 from garrison import frame
 from garrison.clock import Clock
 from garrison.faults import BadFrame, BadInput, Fault, Unavailable
-from garrison.faults import Refused as RefusedFault
 from garrison.frame import Layout
 from garrison.spans import Spans
 
@@ -38,8 +38,8 @@ BATCH_BYTES = 4 << 20
 QUEUE_BYTES = 256 << 20
 """More than this waiting for a slow disk is refused until some of it is written."""
 
-LAYOUTS_A_SENTRY = 4_096
-"""A rig or a site has a few dozen; each costs some kilobytes of memory."""
+LAYOUTS = 20_000
+"""Layouts in memory, some kilobytes each; the others are read from the database when a frame names them."""
 
 PRESENCE_MS = 600_000
 """Presence is kept in steps of this, so that it is written once in ten minutes and not with every look."""
@@ -111,8 +111,7 @@ class Ingest:
         self._commit_every_s = commit_every_s
         self._marks = marks
         self._durable_layouts = hashes
-        self._layouts: dict[bytes, Layout] = {}
-        self._announced: dict[str, set[bytes]] = {}
+        self._layouts: OrderedDict[bytes, Layout] = OrderedDict()  # the one that waited longest for use goes first
         self._presence = {(item.sentry, item.key): (item.first_ms, item.last_ms) for item in seen}
         self._skews: dict[Journal, Skew] = {}  # only the writer thread, one batch at a time
         self._in_hand: dict[tuple[str, bytes, int], _Arrival] = {}
@@ -123,20 +122,15 @@ class Ingest:
 
     # ---- from the link --------------------------------------------------------------------------------------
 
-    def learn_layout(self, sentry: str, layout: Layout) -> asyncio.Future[None]:
-        """Done when durable. BadInput, Refused (too many), DiskFull, Unavailable come through the future."""
+    def learn_layout(self, layout: Layout) -> asyncio.Future[None]:
+        """Done when durable. DiskFull, Unavailable come through the future."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        announced = self._announced.setdefault(sentry, set())
-        wrong = _wrong_layout(layout)
-        if wrong is None and len(announced) >= LAYOUTS_A_SENTRY and layout.hash not in announced:
-            wrong = RefusedFault(f"sentry {sentry} has announced {LAYOUTS_A_SENTRY} layouts", hint="restart it")
-        if wrong is None and self._closed:
-            wrong = Unavailable("the history is closed")
-        if wrong is not None:
-            done.set_exception(wrong)
+        if self._closed:
+            done.set_exception(Unavailable("the history is closed"))
             return done
-        announced.add(layout.hash)
-        self._layouts.setdefault(layout.hash, layout)
+        self._layouts[layout.hash] = layout
+        if len(self._layouts) > LAYOUTS:
+            self._layouts.popitem(last=False)
         if layout.hash in self._durable_layouts:
             done.set_result(None)
             return done
@@ -170,6 +164,8 @@ class Ingest:
             done.set_exception(Unavailable(text, hint="it comes again"))
             return done
         layout = self._layouts.get(layout_hash)
+        if layout is not None:
+            self._layouts.move_to_end(layout_hash)
         arrival = _Arrival(sentry, boot, seq, layout_hash, layout, body, self._clock.now_ms(), [done])
         self._in_hand[sentry, boot, seq] = arrival
         batch = self._open_batch()
@@ -286,14 +282,16 @@ class Ingest:
     def _write(self, c: sqlite3.Connection, batch: _Batch) -> None:
         for arrival in batch.arrivals:
             if arrival.look is None and arrival.wrong is None:
-                self._decode(arrival)
+                self._decode(arrival, c)
         good = [arrival for arrival in batch.arrivals if arrival.look is not None]
         for arrival in good:
             self._widen(batch, arrival)
         store.append(c, batch.layouts.values(), [_arrived(x) for x in good], [_set_aside(x) for x in batch.arrivals if x.wrong])
         store.put_seen(c, (store.Seen(key, sentry, *times) for (sentry, key), times in batch.presence.items()))
 
-    def _decode(self, arrival: _Arrival) -> None:
+    def _decode(self, arrival: _Arrival, c: sqlite3.Connection) -> None:
+        if arrival.layout is None:
+            arrival.layout = store.layout_named(c, arrival.layout_hash)
         if arrival.layout is None:
             arrival.wrong = BadFrame(f"its layout {arrival.layout_hash.hex()} was not announced")
             return
@@ -361,15 +359,6 @@ def _set_aside(arrival: _Arrival) -> store.SetAside:
         arrival.wrong.text,
         arrival.body,
     )
-
-
-def _wrong_layout(layout: Layout) -> Fault | None:
-    if not 0 < len(layout.columns) <= frame.MAX_COLUMNS:
-        return BadInput(f"a layout of {len(layout.columns)} columns")
-    for column in layout.columns:
-        if not 0 <= column.decimals <= 15 or len(column.metric) > 100 or len(column.component) > 200 or len(column.unit) > 20:
-            return BadInput(f"a layout with the column {column.metric[:100]!r}, {column.decimals} decimals")
-    return None
 
 
 def _within(marks: Spans, first: int, last: int) -> Spans:

@@ -90,7 +90,7 @@ class Telemetry:
 
     def learn_layout(self, sentry_id: str, layout: Layout) -> asyncio.Future[None]:
         """Before the first frame of a session that names it; done when durable. See `Ingest.learn_layout`."""
-        return self._ingest.learn_layout(sentry_id, layout)
+        return self._ingest.learn_layout(layout)
 
     def take(self, sentry_id: str, boot: bytes, seq: int, layout_hash: bytes, body: bytes) -> asyncio.Future[None]:
         """A frame; done when durable, and may be acknowledged then. See `Ingest.take`."""

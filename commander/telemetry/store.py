@@ -266,6 +266,12 @@ def layout(c: sqlite3.Connection, number: int) -> Layout:
     return Layout(tuple(Column(*column) for column in json.loads(columns)))
 
 
+def layout_named(c: sqlite3.Connection, name: bytes) -> Layout | None:
+    """By its hash."""
+    row = c.execute("select no from layouts where hash = ?", (name,)).fetchone()
+    return None if row is None else layout(c, row[0])
+
+
 def layout_hashes(c: sqlite3.Connection) -> set[bytes]:
     return {row[0] for row in c.execute("select hash from layouts")}
 

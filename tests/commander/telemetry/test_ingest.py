@@ -18,7 +18,7 @@ import pytest
 from commander.telemetry import ingest as ingest_module
 from commander.telemetry.service import Telemetry
 from garrison.clock import ManualClock
-from garrison.faults import BadInput, DiskFull, Refused, Unavailable
+from garrison.faults import BadInput, DiskFull, Unavailable
 from garrison.frame import Column, Layout
 from garrison.spans import Spans
 
@@ -110,17 +110,16 @@ async def test_impossible_numbers_are_refused(telemetry: Telemetry, boot: bytes,
         await telemetry.durable("s1", [(boot, seq, seq)])
 
 
-async def test_layouts_are_checked_and_bounded(telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty layout, absurd decimals, endless names and endless layouts of one sentry are refused; others go on."""
-    monkeypatch.setattr(ingest_module, "LAYOUTS_A_SENTRY", 3)
-    for wrong in ((), (Column("x", "", "", 400),), (Column("x" * 5000, "", "", 0),)):
-        with pytest.raises(BadInput):
-            await telemetry.learn_layout("s1", Layout(wrong))
-    for i in range(3):
+async def test_layouts_in_memory_are_bounded(
+    telemetry: Telemetry, frames: Any, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many layouts there are, memory holds some, and the others are read from the database when they are named."""
+    monkeypatch.setattr(ingest_module, "LAYOUTS", 3)
+    await telemetry.learn_layout("s1", frames.layout)
+    for i in range(10):
         await telemetry.learn_layout("s1", Layout((Column("later_metric", str(i), "x", 0),)))
-    with pytest.raises(Refused):
-        await telemetry.learn_layout("s1", Layout((Column("later_metric", "9", "x", 0),)))
-    await telemetry.learn_layout("s2", Layout((Column("later_metric", "9", "x", 0),)))
+    await telemetry.take("s1", BOOT, 1, frames.layout.hash, frames.body(clock.now_ms(), {1: {"state": 1}}))
+    assert await _hot(telemetry) == [("s1", BOOT, 1)]
 
 
 async def test_a_metric_of_a_newer_sentry_is_kept(telemetry: Telemetry, clock: ManualClock) -> None:
