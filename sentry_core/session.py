@@ -162,9 +162,11 @@ class Session:
         while True:
             now_ms = self._clock.now_ms()
             if self._identity.renew_at_ms <= now_ms < self._identity.not_after_ms:
+                from sentry_core import enrolment  # 9 MB that a running sentry needs for this alone
+
                 try:
                     async with self._renewing:
-                        self._use(await identities.renew(self._folder, self._identity))
+                        self._use(await enrolment.renew(self._folder, self._identity))
                     log.info("certificate renewed", extra={"until_ms": self._identity.not_after_ms})
                 except Fault as fault:
                     log.warning("the certificate could not be renewed", extra={"fault": fault.code, "text": str(fault)})
@@ -176,9 +178,11 @@ class Session:
         def pending(fingerprint: str) -> None:
             log.warning("the commander wants a person to approve this sentry again", extra={"fingerprint": fingerprint})
 
+        from sentry_core import enrolment  # 9 MB that a running sentry needs for this alone
+
         try:
             async with self._renewing:
-                self._use(await identities.recover(self._folder, self._identity, self._clock, on_pending=pending))
+                self._use(await enrolment.recover(self._folder, self._identity, self._clock, on_pending=pending))
         except Fault as fault:
             log.warning("the expired certificate could not be replaced", extra={"fault": fault.code, "text": str(fault)})
             return False

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from garrison.clock import Clock, SystemClock
-from sentry_core import daemon, guard, identity
+from sentry_core import daemon, enrolment, guard
 from sentry_core.identity import Identity
 from tests.session.a_sentry import MadeUpPost, Settings
 
@@ -23,7 +23,7 @@ class Running:
 
 async def enrolled(home: Path, token: str, clock: Clock | None = None) -> Identity:
     """A new sentry's identity, in `home`."""
-    joined = await identity.enrol(home / "identity", token, "rig", {"hostname": "test"}, clock or SystemClock())
+    joined = await enrolment.enrol(home / "identity", token, "rig", {"hostname": "test"}, clock or SystemClock())
     guard.write_default(home)
     return joined
 

@@ -20,7 +20,7 @@ from garrison.faults import BadInput, Conflict, NoCertificate, TokenRefused, Unk
 from garrison.v1 import enrolment_pb2, post_pb2
 from garrison.v1.enrolment_pb2_grpc import EnrolmentStub
 from garrison.v1.post_pb2_grpc import PostStub
-from sentry_core import daemon, identity, keyfile
+from sentry_core import daemon, enrolment, identity, keyfile
 from sentry_core.channel import enrol_channel, fault_of, post_channel
 from tests.session.a_sentry import MadeUpPost, Settings
 from tests.session.farm import Farm, farm
@@ -65,7 +65,7 @@ async def test_revoked(it: Farm, tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert "revoked" in await refused(tmp_path / "s", "certificate_revoked")
     assert "revoked" in commander_said(caplog, "certificate_revoked")
     with pytest.raises(Exception, match="revoked"):
-        await identity.renew(tmp_path / "s" / "identity", who)
+        await enrolment.renew(tmp_path / "s" / "identity", who)
 
 
 async def test_an_open_stream_is_cut_when_its_sentry_is_revoked(it: Farm, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ async def test_signed_by_another_farm(it: Farm, tmp_path: Path, caplog: pytest.L
     """A certificate of another CA, shown to us by somebody who knows our root: TLS refuses it, both sides say why."""
     who = await enrolled(tmp_path / "s", it.token())
     async with farm(tmp_path / "other", farm_id=OTHER_FARM, name="other farm") as other:
-        forged = other.access.issue(who.sentry_id, identity.csr(who.key_pem))
+        forged = other.access.issue(who.sentry_id, enrolment.csr(who.key_pem))
     identity.save(tmp_path / "s" / "identity", replace(who, chain_pem=forged.certificate_pem))
     assert "other farm" in await refused(tmp_path / "s", "unknown_authority")
     assert "other farm" in commander_said(caplog, "unknown_authority")
@@ -157,7 +157,7 @@ async def test_the_pin_does_not_match(it: Farm, tmp_path: Path) -> None:
     """A token of another farm, or somebody between: nothing is sent, not even the secret."""
     token = join.read_token(it.token())
     with pytest.raises(UnknownAuthority, match="pin"):
-        await identity.enrol(tmp_path / "i", replace(token, pin=b"x" * 32).text(), "rig", {}, SystemClock())
+        await enrolment.enrol(tmp_path / "i", replace(token, pin=b"x" * 32).text(), "rig", {}, SystemClock())
     assert not it.access.waiting
     assert not (tmp_path / "i" / "identity.pem").exists()
 
@@ -166,7 +166,7 @@ async def test_a_wrong_token(it: Farm, tmp_path: Path, caplog: pytest.LogCapture
     """Refused in the commander's words; the secret is in no log."""
     token = replace(join.read_token(it.token()), secret=b"S" * 20)
     with pytest.raises(TokenRefused, match="not known here"):
-        await identity.enrol(tmp_path / "i", token.text(), "rig", {}, SystemClock())
+        await enrolment.enrol(tmp_path / "i", token.text(), "rig", {}, SystemClock())
     assert "not known" in commander_said(caplog, "token_refused")
     assert "SSSS" not in caplog.text
 
@@ -175,7 +175,7 @@ async def test_a_wrong_token(it: Farm, tmp_path: Path, caplog: pytest.LogCapture
 async def test_what_is_no_token(tmp_path: Path, text: str) -> None:
     """BadInput, before anything is dialled."""
     with pytest.raises(BadInput, match="not a join token"):
-        await identity.enrol(tmp_path / "i", text, "rig", {}, SystemClock())
+        await enrolment.enrol(tmp_path / "i", text, "rig", {}, SystemClock())
 
 
 async def test_enrolling_waits_for_approval_with_one_key(it: Farm, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ async def test_enrolling_waits_for_approval_with_one_key(it: Farm, tmp_path: Pat
     it.access.approve = False
     shown: list[str] = []
     task = asyncio.create_task(
-        identity.enrol(tmp_path / "i", it.token(), "rig", {}, SystemClock(), on_pending=lambda text: shown.append(text))
+        enrolment.enrol(tmp_path / "i", it.token(), "rig", {}, SystemClock(), on_pending=lambda text: shown.append(text))
     )
     await until(lambda: bool(shown))
     it.access.approve = True
@@ -193,7 +193,7 @@ async def test_enrolling_waits_for_approval_with_one_key(it: Farm, tmp_path: Pat
     assert not (tmp_path / "i" / "next-key.pem").exists()
     assert identity.load(tmp_path / "i") == joined
     with pytest.raises(Conflict, match="already"):
-        await identity.enrol(tmp_path / "i", it.token(), "rig", {}, SystemClock())
+        await enrolment.enrol(tmp_path / "i", it.token(), "rig", {}, SystemClock())
 
 
 async def test_renewal_at_half_life(it: Farm, tmp_path: Path) -> None:
