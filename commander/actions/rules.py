@@ -116,6 +116,11 @@ def bounded(report: Report) -> Report:
     )
 
 
+def may_be_sent(row: ActionRow, now_ms: int) -> bool:
+    """Whether an order that is marked sent may go on the stream, for the first time or again under its id."""
+    return row.state is ActionState.SENT and row.deadline_ms > now_ms and not row.cancel_asked
+
+
 class Recall(Enum):
     AT_ONCE = "at once"  # surely not sent: it ends here
     ASK = "ask"  # the sentry decides: it says cancelled, or that it has started

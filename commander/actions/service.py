@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 MAX_DEVICES = 10_000
 MAX_WAIT_S = 300.0
 TICK_S = 5.0
+REMIND_S = 30
 PATIENCE_S = 90
 """After our own start nobody is given up before sentries had the time to come back and report."""
 
@@ -86,6 +87,7 @@ class Actions:
         self._ids = rules.Ids()
         self._locks: dict[str, asyncio.Lock] = {}
         self._judging = asyncio.Lock()
+        self._handed_ms: dict[str, int] = {}
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._started_ms = clock.monotonic_ms()
         self._closed = False
@@ -217,8 +219,9 @@ class Actions:
             now_ms = self._clock.now_ms()
             await self._db.write(lambda c: self._mark_sent(c, sentry_id, now_ms))
             rows = await self._db.read(lambda c: store.all_open(c, sentry_id))
-        due = [row for row in rows if row.state is ActionState.SENT and row.deadline_ms > now_ms and not row.cancel_asked]
-        return [order for row in due if (order := self._order(row, now_ms)) is not None]
+        orders = [order for row in rows if rules.may_be_sent(row, now_ms) and (order := self._order(row, now_ms)) is not None]
+        self._handed_ms |= {order.id: self._clock.monotonic_ms() for order in orders}
+        return orders
 
     async def sent(self, action_id: str) -> None:
         """The link put it on the stream. It is marked so already: a crash in between must not leave it `queued`."""
@@ -321,10 +324,9 @@ class Actions:
         rows = await self._db.read(store.all_open)
         for sentry_id in dict.fromkeys(row.sentry_id for row in rows if row.state is ActionState.QUEUED):
             await self._dispatch(sentry_id)
-        for row in rows:
-            asked = row.cancel_asked and row.state in (ActionState.SENT, ActionState.ACCEPTED)
-            if asked and self._ports.connected(row.sentry_id):
-                self._ports.cancel_at(row.sentry_id, row.id)
+        for sentry_id in dict.fromkeys(row.sentry_id for row in rows if row.state in (ActionState.SENT, ActionState.ACCEPTED)):
+            await self._remind(sentry_id)
+        self._handed_ms = {row.id: self._handed_ms[row.id] for row in rows if row.id in self._handed_ms}
 
     def close(self) -> None:
         """No new orders; whoever waits is answered."""
@@ -345,6 +347,18 @@ class Actions:
                 self._store(c, ended[-1])
         return ended
 
+    async def _remind(self, sentry_id: str) -> None:
+        """A sentry that has too much to do lets orders go, and tells nobody: what it did not answer goes again, under its id."""
+        if not self._ports.connected(sentry_id):
+            return
+        async with self._lock(sentry_id):
+            now_ms, long_ago_ms = self._clock.now_ms(), self._clock.monotonic_ms() - REMIND_S * 1000
+            for row in await self._db.read(lambda c: store.all_open(c, sentry_id)):
+                if row.cancel_asked and row.state in (ActionState.SENT, ActionState.ACCEPTED):
+                    self._ports.cancel_at(sentry_id, row.id)
+                elif rules.may_be_sent(row, now_ms) and self._handed_ms.get(row.id, self._started_ms) <= long_ago_ms:
+                    self._handed_over(row, now_ms)
+
     async def _dispatch(self, sentry_id: str) -> None:
         if not self._ports.connected(sentry_id):
             return
@@ -357,7 +371,10 @@ class Actions:
 
     def _handed_over(self, row: ActionRow, now_ms: int) -> bool:
         order = self._order(row, now_ms)
-        return order is not None and self._ports.send(row.sentry_id, order)
+        taken = order is not None and self._ports.send(row.sentry_id, order)
+        if taken:
+            self._handed_ms[row.id] = self._clock.monotonic_ms()
+        return taken
 
     def _order(self, row: ActionRow, now_ms: int) -> Order | None:
         try:

@@ -78,7 +78,7 @@ class Power:
         """In the transaction of an order's new state: what the rules will count."""
         if row.kind in POWER_ACTIONS:
             feed = Feed(str(row.arguments["board"]), str(row.arguments["outlet"]))
-            store.note(c, row.id, row.kind, row.device_id, row.identity, feed, row.updated_ms, row.state)
+            store.note(c, row, feed)
 
     async def _feeds(self, device: DeviceRow) -> tuple[Feed, ...]:
         outlets = [outlet for outlet in await self._ports.outlets(device.id) if outlet.device_id == device.id]

@@ -297,6 +297,25 @@ async def test_sent_and_not_heard_of_goes_again_under_its_id(world: World) -> No
     assert await world.actions.open_orders("s1") == []
 
 
+async def test_an_order_that_got_lost_goes_again(world: World) -> None:
+    """A sentry that was too busy to take it, in a session that goes on: the same id again, until it answers or time is up."""
+    row = await world.one(K.REBOOT)
+    await world.actions.tick()
+    assert len(world.farm.sent) == 1
+    for _ in range(2):
+        world.clock.advance(30)
+        await world.actions.tick()
+    assert [order.id for _, order in world.farm.sent] == [row.id] * 3
+    assert world.farm.sent[-1][1].not_after_ms == 240_000
+    await world.report(row, S.ACCEPTED)
+    world.clock.advance(60)
+    await world.actions.tick()
+    other = await world.one(K.REBOOT, "rig-2")
+    world.clock.advance(301)
+    await world.actions.tick()
+    assert [order.id for _, order in world.farm.sent] == [row.id] * 3 + [other.id]
+
+
 async def test_queued_expires_sent_becomes_unknown(world: World) -> None:
     """Only what was surely not sent expires here; a sent order without a word is unknown; neither is given again."""
     gone = world.farm.add(5, "s2")

@@ -49,15 +49,15 @@ class World:
     async def ask(self, kind: ActionKind, caller: Caller = ME, device: DeviceRow | None = None, **given: Any) -> dict[str, Any]:
         return dict(await self.power.arguments(caller, kind, device or self.asic, given))
 
-    async def switched(self, kind: ActionKind, *states: ActionState, action: str = "", device: DeviceRow | None = None) -> str:
+    async def switched(self, kind: ActionKind, *states: ActionState, action: str = "", fault: str = "") -> str:
         """An order as the orders would write it."""
         self.orders += 1
         action_id = action or f"{self.orders:04}"
         now_ms = self.clock.now_ms()
-        device = device or self.asic
+        device = self.asic
         for state in states:
             row = ActionRow(action_id, kind, device.id, "s2", state, "ada", now_ms, now_ms, now_ms, {"board": "b1", "outlet": "1"})
-            row = replace(row, identity=device.identity or "")
+            row = replace(row, identity=device.identity or "", fault=fault if state.final else "")
             await self.db.write(partial(self._within, row))
         return action_id
 
@@ -143,6 +143,17 @@ async def test_history_counts(world: World) -> None:
         await world.ask(K.POWER_CYCLE)
     world.clock.advance(10)
     await world.ask(K.POWER_CYCLE)
+
+
+async def test_refused_in_the_middle_counts(world: World) -> None:
+    """Started and then refused by the board counts: off may have been sent. Refused by a rule of the sentry does not."""
+    await world.switched(K.POWER_CYCLE, S.QUEUED, S.SENT, S.STARTED, S.REFUSED, fault="rule_refused")
+    await world.ask(K.POWER_CYCLE)
+    await world.switched(K.POWER_CYCLE, S.QUEUED, S.SENT, S.REFUSED, fault="wrong_password")
+    await world.ask(K.POWER_CYCLE)
+    await world.switched(K.POWER_CYCLE, S.QUEUED, S.SENT, S.STARTED, S.REFUSED, fault="wrong_password")
+    with pytest.raises(RuleRefused, match="min_interval"):
+        await world.ask(K.POWER_CYCLE)
 
 
 async def test_three_a_day(world: World) -> None:
