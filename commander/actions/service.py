@@ -1,8 +1,7 @@
 """Orders to hardware: given, sent, followed to their end.
 
-An order is written before anything else happens with it, and marked sent (durably) before it is handed to the stream: so
-what is `queued` was surely not sent, and only that expires here. After a restart, queued orders wait on; sent ones are
-sent again under the same id, and the sentry answers with what it has stored.
+An order is written before anything else happens with it; `delivery.py` brings it to its sentry. What the sentry says of it,
+or fails to say in time, ends it. After a restart queued orders wait on and sent ones go again under their id.
 
 Called by `api.py`, by the link (`open_orders`, `sent`, `take_report`) and by `main.py` (`run`).
 """
@@ -21,6 +20,7 @@ from typing import Any
 import msgspec
 
 from commander.actions import rules, store
+from commander.actions.delivery import Delivery
 from commander.actions.store import ReportRow, Wanted
 from commander.db import Database
 from commander.fleet import audit, marks
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 MAX_DEVICES = 10_000
 MAX_WAIT_S = 300.0
 TICK_S = 5.0
-REMIND_S = 30
 PATIENCE_S = 90
 """After our own start nobody is given up before sentries had the time to come back and report."""
 
@@ -79,15 +78,14 @@ class Actions:
     """`epoch`: of this commander; sentries refuse orders of an older one."""
 
     def __init__(self, db: Database, ports: Ports, clock: Clock, *, epoch: int = 1) -> None:
-        self._db, self._ports, self._clock, self._epoch = db, ports, clock, epoch
+        self._db, self._ports, self._clock = db, ports, clock
+        self._delivery = Delivery(db, ports, clock, epoch, self._store)
         self.within: list[Callable[[sqlite3.Connection, ActionRow], None]] = []
         """Called in the transaction that writes a new order or a new state of one."""
         self.changed: list[Callable[[ActionRow], None]] = []
         """Called when that is durable. Must be quick and not fail."""
         self._ids = rules.Ids()
-        self._locks: dict[str, asyncio.Lock] = {}
         self._judging = asyncio.Lock()
-        self._handed_ms: dict[str, int] = {}
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
         self._started_ms = clock.monotonic_ms()
         self._closed = False
@@ -126,7 +124,7 @@ class Actions:
             made, existing, clashes = await self._db.write(lambda c: self._enter(c, caller, kind, list(rows.values()), refused))
         self._tell(made)
         for sentry_id in dict.fromkeys(row.sentry_id for row in made):
-            await self._dispatch(sentry_id)
+            await self._delivery.send_queued(sentry_id)
         current = await self._rows([row.id for row in (*made, *existing)])
         return Ordered(tuple(current), (*refused, *clashes))
 
@@ -186,12 +184,12 @@ class Actions:
     async def cancel(self, caller: Caller, action_id: str) -> ActionRow:
         """Calls it back: at once while it was surely not sent, otherwise the sentry is asked. NotFound, Conflict."""
         row = await self.get(action_id)
-        async with self._lock(row.sentry_id):
+        async with self._delivery.lock(row.sentry_id):
             row = await self._db.write(lambda c: self._recalled(c, caller, action_id))
         if row.state.final:
             self._tell([row])
-        elif self._ports.connected(row.sentry_id):
-            self._ports.cancel_at(row.sentry_id, row.id)  # asked again every few seconds until the sentry reports
+        else:
+            self._delivery.ask_back(row)
         return row
 
     def _recalled(self, c: sqlite3.Connection, caller: Caller, action_id: str) -> ActionRow:
@@ -215,13 +213,7 @@ class Actions:
 
         Orders sent before and not heard of go again, under the same id. Those past their deadline do not.
         """
-        async with self._lock(sentry_id):
-            now_ms = self._clock.now_ms()
-            await self._db.write(lambda c: self._mark_sent(c, sentry_id, now_ms))
-            rows = await self._db.read(lambda c: store.all_open(c, sentry_id))
-        orders = [order for row in rows if rules.may_be_sent(row, now_ms) and (order := self._order(row, now_ms)) is not None]
-        self._handed_ms |= {order.id: self._clock.monotonic_ms() for order in orders}
-        return orders
+        return await self._delivery.orders_for(sentry_id)
 
     async def sent(self, action_id: str) -> None:
         """The link put it on the stream. It is marked so already: a crash in between must not leave it `queued`."""
@@ -323,10 +315,10 @@ class Actions:
         self._tell(ended)
         rows = await self._db.read(store.all_open)
         for sentry_id in dict.fromkeys(row.sentry_id for row in rows if row.state is ActionState.QUEUED):
-            await self._dispatch(sentry_id)
+            await self._delivery.send_queued(sentry_id)
         for sentry_id in dict.fromkeys(row.sentry_id for row in rows if row.state in (ActionState.SENT, ActionState.ACCEPTED)):
-            await self._remind(sentry_id)
-        self._handed_ms = {row.id: self._handed_ms[row.id] for row in rows if row.id in self._handed_ms}
+            await self._delivery.remind(sentry_id)
+        self._delivery.forget_all_but({row.id for row in rows})
 
     def close(self) -> None:
         """No new orders; whoever waits is answered."""
@@ -347,57 +339,6 @@ class Actions:
                 self._store(c, ended[-1])
         return ended
 
-    async def _remind(self, sentry_id: str) -> None:
-        """A sentry that has too much to do lets orders go, and tells nobody: what it did not answer goes again, under its id."""
-        if not self._ports.connected(sentry_id):
-            return
-        async with self._lock(sentry_id):
-            now_ms, long_ago_ms = self._clock.now_ms(), self._clock.monotonic_ms() - REMIND_S * 1000
-            for row in await self._db.read(lambda c: store.all_open(c, sentry_id)):
-                if row.cancel_asked and row.state in (ActionState.SENT, ActionState.ACCEPTED):
-                    self._ports.cancel_at(sentry_id, row.id)
-                elif rules.may_be_sent(row, now_ms) and self._handed_ms.get(row.id, self._started_ms) <= long_ago_ms:
-                    self._handed_over(row, now_ms)
-
-    async def _dispatch(self, sentry_id: str) -> None:
-        if not self._ports.connected(sentry_id):
-            return
-        async with self._lock(sentry_id):
-            now_ms = self._clock.now_ms()
-            rows = await self._db.write(lambda c: self._mark_sent(c, sentry_id, now_ms))
-            back = [row for row in rows if not self._handed_over(row, now_ms)]
-            if back:
-                await self._db.write(lambda c: self._unmark(c, back))
-
-    def _handed_over(self, row: ActionRow, now_ms: int) -> bool:
-        order = self._order(row, now_ms)
-        taken = order is not None and self._ports.send(row.sentry_id, order)
-        if taken:
-            self._handed_ms[row.id] = self._clock.monotonic_ms()
-        return taken
-
-    def _order(self, row: ActionRow, now_ms: int) -> Order | None:
-        try:
-            return rules.order_of(row, now_ms, self._epoch)
-        except BadInput as fault:  # one stored order that cannot be read must not hold back the others; it expires
-            log.warning("an order cannot be sent", extra={"action": row.id, "text": fault.text})
-            return None
-
-    def _mark_sent(self, c: sqlite3.Connection, sentry_id: str, now_ms: int) -> list[ActionRow]:
-        marked = []
-        for row in store.all_open(c, sentry_id):
-            if row.state is ActionState.QUEUED and row.deadline_ms > now_ms:
-                marked.append(replace(row, state=ActionState.SENT, updated_ms=now_ms))
-                self._store(c, marked[-1])
-        return marked
-
-    def _unmark(self, c: sqlite3.Connection, rows: Sequence[ActionRow]) -> None:
-        """The stream took none of these: they are queued again, unless a report says that one arrived after all."""
-        for row in rows:
-            now = store.one(c, row.id)
-            if now is not None and now.state is ActionState.SENT:
-                self._store(c, replace(now, state=ActionState.QUEUED))
-
     def _store(self, c: sqlite3.Connection, row: ActionRow) -> None:
         store.update(c, row)
         self._hooks(c, row)
@@ -405,9 +346,6 @@ class Actions:
     def _hooks(self, c: sqlite3.Connection, row: ActionRow) -> None:
         for hook in self.within:
             hook(c, row)
-
-    def _lock(self, sentry_id: str) -> asyncio.Lock:
-        return self._locks.setdefault(sentry_id, asyncio.Lock())
 
     async def _rows(self, ids: Sequence[str]) -> list[ActionRow]:
         found = await self._db.read(lambda c: [store.one(c, action_id) for action_id in ids])
