@@ -61,11 +61,11 @@ test-packages:  ## system packages some tests use (libmodbus, gcc); those tests 
 
 .PHONY: run
 run: install  ## a farm of this very machine: commander, rig sentry, live table; Ctrl-C stops it
-	@$(BIN)/python tools/quickstart.py run
+	@$(BIN)/python -m tools.quickstart run
 
 .PHONY: demo
 demo: install  ## the same with simulated miners and a simulated relay board
-	@$(BIN)/python tools/quickstart.py demo
+	@$(BIN)/python -m tools.quickstart demo
 
 # ---- what CI runs ---------------------------------------------------------------------------------------------
 

@@ -178,16 +178,18 @@ def _board(
     pairs = [item.partition("=") for item in options or []]
     if wrong := [key for key, equals, _ in pairs if not equals or not key]:
         raise BadInput(f"--option {wrong[0]!r} is not KEY=VALUE")
-    login = _credentials(username, password_file)
     count = max(outlets, int(outlet) if outlet.isdecimal() else 1)
-    user, password = (login.username, login.password) if login else ("", "")
-    return BoardAddress(kind, address, count, user, password, {key: value for key, _, value in pairs})
+    # without a name the driver takes the board's usual one
+    password = _password(password_file) or ""
+    return BoardAddress(kind, address, count, username, password, {key: value for key, _, value in pairs})
 
 
 def _relay(verb: Verb, board: BoardAddress, outlet: str, off_s: int, as_json: bool) -> None:
     from sentry_asic.relay_command import relay
 
-    found = _run(relay(verb, board, outlet, off_s))
+    # where a sentry has its state, a cut is promised to it first: it brings power back when this process dies
+    state_dir = _KIND.state_dir(None)
+    found = _run(relay(verb, board, outlet, off_s, journal=state_dir / "power.db" if state_dir.is_dir() else None))
     if as_json:
         _print_json(found)
     else:
@@ -208,7 +210,8 @@ def _settings() -> type[SentrySettings]:
     return AsicSettings
 
 
-commands(app, Kind("asic", "sentry-asic", _settings, _make_post))
+_KIND = Kind("asic", "sentry-asic", _settings, _make_post)
+commands(app, _KIND)
 
 
 def main() -> None:
@@ -217,20 +220,25 @@ def main() -> None:
 
 
 def _credentials(username: str, password_file: Path | None) -> Credentials | None:
-    """None: the maker's factory log-in. The password is never an argument: those are seen by every user of the machine."""
+    """None: the maker's factory log-in."""
     from garrison.model import Credentials
 
-    password = os.environ.get("GARRISON_DEVICE_PASSWORD")
-    if password_file is not None:
-        try:
-            password = password_file.read_text(encoding="utf-8").rstrip("\r\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"cannot read the password from {password_file}: {error}") from error
+    password = _password(password_file)
     if password is None and not username:
         return None
     if password is None:
         raise BadInput("a user name without a password", hint="give --password-file or GARRISON_DEVICE_PASSWORD")
     return Credentials(username or "root", password)
+
+
+def _password(password_file: Path | None) -> str | None:
+    """Never an argument: those are seen by every user of the machine."""
+    if password_file is None:
+        return os.environ.get("GARRISON_DEVICE_PASSWORD")
+    try:
+        return password_file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"cannot read the password from {password_file}: {error}") from error
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:

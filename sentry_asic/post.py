@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from garrison.clock import Clock
-from garrison.faults import Fault, NotFound
+from garrison.faults import Fault
 from garrison.model import Assignment, Order, Outcome
 from garrison.words import POWER_ACTIONS, ActionKind, DeviceState, PowerState
 from sentry_asic.orders import DeviceOrders
@@ -96,7 +96,9 @@ class AsicPost:
         if self._power is None or self._relays is None:
             store = self._store = await PowerStore.open(self._state_dir / "power.db")
             self._relays = Relays(self._clock, switches=store.switches)
-            self._power = Power(store, self._relays, self._clock, answers=self._answers, silence=self._silence)
+            self._power = Power(
+                store, self._relays, self._clock, answers=self._answers, silence=self._silence, can_ask=self._watcher.known
+            )
         return self._power, self._relays
 
     def _device_orders(self) -> DeviceOrders:
@@ -118,9 +120,7 @@ class AsicPost:
         return state is PowerState.OFF
 
     async def _answers(self, identity: str) -> bool:
-        """Asks the device now. NotFound: it is none of those we watch."""
-        if not self._watcher.known(identity):
-            raise NotFound(f"{identity} is not watched here")
+        """Asks the device now."""
         try:
             await self._watcher.look(identity, slow=False)
         except Fault:

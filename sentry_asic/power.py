@@ -83,7 +83,8 @@ class _NothingSent(Exception):
 
 
 class Power:
-    """`answers(identity)` asks the device now. `silence()`: how many of the devices we watch are silent, and how many there are."""
+    """`answers(identity)` asks the device now; `can_ask` is False for one that this sentry does not watch, such as a rig on
+    its relay. `silence()`: how many of the devices we watch are silent, and how many there are."""
 
     def __init__(
         self,
@@ -93,6 +94,7 @@ class Power:
         *,
         answers: Callable[[str], Awaitable[bool]],
         silence: Callable[[], tuple[int, int]],
+        can_ask: Callable[[str], bool] = lambda _: True,
         waits: PowerWaits | None = None,
         restores: Restores | None = None,
     ) -> None:
@@ -101,6 +103,7 @@ class Power:
         self._clock = clock
         self._answers = answers
         self._silence = silence
+        self._can_ask = can_ask
         self._waits = waits or PowerWaits()
         self._restores = restores or Restores(store, relays, clock)
         self._claims: list[_Claim] = []
@@ -334,6 +337,9 @@ class Power:
         until_ms = self._clock.monotonic_ms() + round(1000 * self._waits.answer_within_s)
         while self._clock.monotonic_ms() < until_ms:
             left_s = (until_ms - self._clock.monotonic_ms()) / 1000
+            if not self._can_ask(run.order.device):
+                told = f"outlet {run.feed.outlet} of {run.feed.board} reads on again; {run.order.device} cannot be asked from here"
+                return run.outcome(ActionState.UNKNOWN, told, outcome=UNKNOWN)
             if await self._within(left_s, asyncio.ensure_future(_truth(self._answers(run.order.device)))):
                 told = f"{run.order.device} answers again after {run.detail['off_s']} s without power"
                 return run.outcome(ActionState.SUCCEEDED, told, outcome=BACK, answered_at_ms=str(self._clock.now_ms()))

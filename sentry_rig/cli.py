@@ -51,6 +51,20 @@ def log(
         sys.stdout.write(redact(line) + "\n")
 
 
+@app.command("end-miner")
+def end_miner(home: Home = None) -> None:
+    """End the mining program that goes on while the sentry is stopped. A running sentry is told to `pause` instead."""
+    from garrison.faults import Conflict
+    from sentry_core.cli import standing
+    from sentry_rig.supervisor import end_left_miner
+
+    state_dir = _state_dir(home)
+    if standing(state_dir)["running"]:
+        raise Conflict("the sentry is running and would start it again", hint="stop the sentry first, or `commander order pause`")
+    ended = asyncio.run(end_left_miner(state_dir / "miner"))
+    sys.stdout.write("the mining program has ended\n" if ended else "no mining program of this sentry runs\n")
+
+
 def _state_dir(home: Path | None) -> Path:
     return _KIND.state_dir(home)
 

@@ -114,6 +114,7 @@ def device_of(look: RigLook, machine: Machine) -> Device:
     fault = look.miner.fault if sheet is not None else None
     cpu = machine.facts.get("cpu", "")
     disks = sorted({component for _, component in look.host if component.startswith("disk:")})
+    algorithm = ((reading.algorithm if reading else None) or sheet.algorithm) if sheet else ""
     return Device(
         identity=machine.identity,
         kind="rig",
@@ -122,11 +123,16 @@ def device_of(look: RigLook, machine: Machine) -> Device:
         model=_model(look.cards, cpu),
         firmware=f"{sheet.program} {version}".strip() if sheet else "",
         simulated=look.simulated,
-        mode=((reading.algorithm if reading else None) or sheet.algorithm) if sheet else "",
+        mode=algorithm,
         pools=_pools(look),
         conditions=conditions_of(look),
         capabilities=capabilities(sheet is not None),
-        facts={**machine.facts, **_card_facts(look.cards), **(reading.facts if reading else {})},
+        facts={
+            **machine.facts,
+            **_card_facts(look.cards),
+            **(reading.facts if reading else {}),
+            **({"algorithm": algorithm} if algorithm else {}),
+        },
         fault=fault.code if fault else "unavailable" if look.host_fault else "",
         fault_text=fault.text if fault else look.host_fault,
         sheet_id=sheet.id if sheet else "",

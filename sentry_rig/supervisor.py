@@ -21,7 +21,7 @@ from typing import Protocol
 
 import msgspec
 
-from garrison.clock import Clock
+from garrison.clock import Clock, SystemClock
 from garrison.faults import Broken, Fault, Unavailable
 from sentry_rig import process, record
 from sentry_rig.aside import aside
@@ -362,6 +362,18 @@ class Supervisor:
             self._work.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise record.disk_fault(error, f"cannot make {self._work}") from error
+
+
+async def end_left_miner(folder: Path) -> bool:
+    """Ends whatever a stopped sentry left running in `folder`; False when nothing did. Raises Unavailable, TimedOut."""
+    if not await aside("looking for running miners", lambda: process.find(folder.resolve()), _FIND_LIMIT_S):
+        return False
+
+    async def tell(kind: str, text: str, *, severity: str = "info", detail: Mapping[str, str] | None = None) -> None:
+        log.info(text, extra={"kind": kind, "severity": severity, "detail": detail})
+
+    await Supervisor(folder, SystemClock(), RigSettings(), tell).recover(None)
+    return True
 
 
 def _still_runs(noted: MinerRecord, found: Mapping[int, str]) -> MinerRecord | None:

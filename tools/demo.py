@@ -9,7 +9,7 @@ import json
 import sys
 from typing import Any
 
-from quickstart import ROOT, Failed, Farm, join, listed, say
+from tools.quickstart import ROOT, Failed, Farm, join, listed, say
 
 PROGRAM = ROOT / "tests" / "simulators" / "xmrig.py"
 VERSION = "6.26.0-simulated"

@@ -1,7 +1,7 @@
 """`make run` and `make demo`: a whole farm on this machine, from nothing, until Ctrl-C.
 
-    python tools/quickstart.py run     commander + rig sentry for this very machine
-    python tools/quickstart.py demo    the same, plus an ASIC sentry with simulated miners and a simulated relay board
+    python -m tools.quickstart run     commander + rig sentry for this very machine
+    python -m tools.quickstart demo    the same, plus an ASIC sentry with simulated miners and a simulated relay board
 
 Everything goes through the same commands that an owner uses. A second start finds the same farm and goes on with it.
 """
@@ -99,7 +99,7 @@ class Farm:
         raise Failed(f"{what}: not within {START_LIMIT_S:.0f} s")
 
     def stop(self) -> None:
-        """The last started first; who does not end in time is killed."""
+        """The last started first; who does not end in time is killed. Then the miner, which goes on without its sentry."""
         for child in reversed(self.children):
             if child.process.poll() is None:
                 child.process.send_signal(signal.SIGTERM)
@@ -108,7 +108,13 @@ class Farm:
             except subprocess.TimeoutExpired:
                 child.process.kill()
                 child.process.wait()
+        had_rig = any(child.name == "sentry-rig" for child in self.children)
         self.children.clear()
+        if had_rig:
+            try:
+                self.command("sentry-rig", "end-miner")
+            except Failed as error:
+                say(str(error))
 
 
 def begin(farm: Farm) -> None:
@@ -191,7 +197,7 @@ def main() -> int:
         with stopped_by_signal():
             begin(farm)
             if wanted == "demo":
-                from demo import furnish
+                from tools.demo import furnish
 
                 furnish(farm)
             say(f"farm: {home}    commands: GARRISON_HOME={home} {BIN / 'commander'} --help")

@@ -140,9 +140,12 @@ class Antminer:
         for name in ("hostname", "ipaddress", "nettype", "firmware_type", "system_kernel_version"):
             if text := words(told.get(name)):
                 facts[name] = text
+        model = version.model or model_name(words(told.get("minertype")))
+        if row := model_of(model):
+            facts["algorithm"] = row.algorithm
         return Seen(
             make=MAKE,
-            model=version.model or model_name(words(told.get("minertype"))),
+            model=model,
             firmware=firmware,
             mac=mac_of(told.get("macaddr")),
             serial=words(told.get("serinum")) or words(told.get("serial_no")),

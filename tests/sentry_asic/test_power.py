@@ -74,6 +74,7 @@ async def standing(
     assigned: bool = True,
     grace_s: float = 30.0,
     options: Mapping[str, str] | None = None,
+    can_ask: bool = True,
 ) -> AsyncIterator[Stand]:
     """A sentry's power over a fake board. The device answers while its outlet is on, unless told otherwise."""
     clock = FastClock()
@@ -95,6 +96,7 @@ async def standing(
         silence=lambda: stand[0].silence,
         waits=waits or PowerWaits(answer_within_s=60, answer_poll_s=2, report_after_s=60),
         restores=restores,
+        can_ask=lambda _: can_ask,
     )
     outbox = KeptOutbox()
     stand.append(Stand(fake, store, relays, power, outbox, clock, answers or fake.is_on))
@@ -151,6 +153,16 @@ async def test_device_that_stays_silent(tmp_path: Path) -> None:
         assert (outcome.state, outcome.detail["outcome"]) == (ActionState.FAILED, "did not come back")
         assert "reads on" in outcome.text
         assert stand.fake.is_on()
+
+
+async def test_device_that_cannot_be_asked_from_here(tmp_path: Path) -> None:
+    """A rig on this sentry's relay: power was away and is back, and whether the rig is too stays honestly unknown."""
+    async with standing(tmp_path, can_ask=False) as stand:
+        outcome = await stand.do(CYCLE)
+        assert (outcome.state, outcome.detail["outcome"]) == (ActionState.UNKNOWN, "unknown")
+        assert "cannot be asked from here" in outcome.text
+        assert stand.fake.is_on()
+        assert stand.fake.clicks() == [False, True]
 
 
 async def test_device_that_never_lost_power(tmp_path: Path) -> None:

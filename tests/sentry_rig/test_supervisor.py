@@ -19,7 +19,7 @@ from garrison.model import PoolOrder
 from sentry_rig import miner_log, process, record
 from sentry_rig.miner_look import look_at
 from sentry_rig.programs.table import program
-from sentry_rig.supervisor import Launch, MinerRecord, Restarts, Supervisor
+from sentry_rig.supervisor import Launch, MinerRecord, Restarts, Supervisor, end_left_miner
 from tests.sentry_rig.stands import KILL, SIMULATOR, SOON_S, miners, quick
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the Windows side was not run")
@@ -174,6 +174,16 @@ async def test_adopts_by_pid_start_and_command(state: Path) -> None:
     assert (await look_at(second)).api
     await second.halt()
     assert miners(state) == []
+
+
+async def test_a_left_miner_is_ended_on_request(state: Path) -> None:
+    """With the sentry stopped, one command ends the miner that outlived it; a second time there is nothing to end."""
+    first = supervisor(state)
+    await started(first, launch())
+    first.let_go()
+    assert await end_left_miner(state / "miner")
+    assert miners(state) == []
+    assert not await end_left_miner(state / "miner")
 
 
 async def test_finds_a_miner_whose_pid_was_never_written(state: Path) -> None:
