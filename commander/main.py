@@ -27,7 +27,7 @@ from commander.actions import service as actions_service
 from commander.actions.service import Actions
 from commander.api import app as http
 from commander.api import overview, serving, upkeep
-from commander.backup import backup, finish_restore
+from commander.backup import backup
 from commander.db import Database
 from commander.fleet import api as fleet_api
 from commander.fleet.service import Fleet, FleetSettings
@@ -62,7 +62,6 @@ async def run(home: Path, settings: Settings, clock: Clock | None = None, stop: 
     """The commander of the farm at `home`, until SIGTERM, SIGINT or `stop`. Raises a Fault when it cannot start."""
     notifier = Notifier()
     stop = stop or asyncio.Event()
-    finish_restore(home)
     with held_alone(home), _signals(stop):
         async with _opened(home, settings, clock or SystemClock()) as commander:
             await commander.serve(stop, notifier)

@@ -183,7 +183,18 @@ class Power:
         history = await self._store.cuts(now_ms - max(DAY_MS, 1000 * limits.min_interval_s))
         silent, watched = self._silence()
         return Situation(
-            order.kind, order.device, feed, state, now_ms, limits, why, order.off_s, history, silent=silent, watched=watched
+            order.kind,
+            order.device,
+            feed,
+            state,
+            now_ms,
+            limits,
+            why,
+            order.off_s,
+            history,
+            silent=silent,
+            watched=watched,
+            force=order.force,
         )
 
     async def _read(self, board: str, outlet: str) -> tuple[PowerState, str]:

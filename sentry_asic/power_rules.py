@@ -72,6 +72,7 @@ class Situation:
     busy: Sequence[Busy] = ()
     silent: int = 0
     watched: int = 0
+    force: bool = False  # a person insists, although so many are silent
 
 
 def feed_of(device: str, target: str, outlets: Sequence[Outlet]) -> Outlet | Refusal:
@@ -167,9 +168,9 @@ def _cycle_refuses(s: Situation) -> Refusal | None:
     if s.state is PowerState.OFF:
         told = f"outlet {s.feed.outlet} of {s.feed.board} is off already"
         return Refusal("outlet_off", told, "somebody switched it off; order power_on if it shall be on")
-    if brake(s.silent, s.watched):
+    if brake(s.silent, s.watched) and not s.force:
         told = f"{s.silent} of {s.watched} devices are silent at once"
-        return Refusal("network_suspected", told, "look at the network and the feed first")
+        return Refusal("network_suspected", told, "look at the network and the feed first; a person may insist with --force")
     cuts = sorted(max(0, s.now_ms - cut.at_ms) for cut in _cuts_of(s))  # a clock that went back makes it just now
     if cuts and cuts[0] < s.limits.min_interval_s * 1000:
         wait_s = s.limits.min_interval_s - cuts[0] // 1000

@@ -28,7 +28,7 @@ class NewOrder(BaseModel):
     kind: ActionKind
     devices: Annotated[list[str], Field(min_length=1, max_length=MAX_DEVICES, description="id, name, MAC, serial or address")]
     arguments: Annotated[
-        dict[str, Any], Field(description="locate: on, off_after_s; apply_flight_sheet: sheet; power_*: force; power_cycle: off_s")
+        dict[str, Any], Field(description="locate: on; apply_flight_sheet: sheet; power_*: force; power_cycle: off_s")
     ] = {}
     deadline_s: Annotated[int | None, Field(description="not started after this: cancelled by itself. Default by kind")] = None
 

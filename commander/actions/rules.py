@@ -191,7 +191,7 @@ class Text:
 
 
 ARGUMENTS: dict[ActionKind, dict[str, Yes | Number | Text]] = {
-    ActionKind.LOCATE: {"on": Yes(True), "off_after_s": Number(0, 86_400)},
+    ActionKind.LOCATE: {"on": Yes(True)},
     ActionKind.APPLY_FLIGHT_SHEET: {"sheet": Text()},
     ActionKind.POWER_ON: {"force": Yes(False)},
     ActionKind.POWER_OFF: {"force": Yes(False)},
@@ -257,8 +257,8 @@ def order_of(row: ActionRow, now_ms: int, epoch: int) -> Order:
         epoch=epoch,
         sheet=rendered,
         off_s=row.arguments.get("off_s", 0),
+        force=row.arguments.get("force", False),
         locate_on=row.arguments.get("on", True),
-        locate_off_after_s=row.arguments.get("off_after_s", 0),
     )
 
 

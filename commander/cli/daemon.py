@@ -51,10 +51,12 @@ def init(
 
 def run(context: typer.Context) -> None:
     """Runs the commander in the foreground until SIGTERM or Ctrl-C."""
+    from commander.backup import finish_restore
     from commander.main import run as run_commander
     from garrison import logs
 
     home = target_of(context).home
+    finish_restore(home)
     configured = settings.load(home)
     logs.start(configured.log.shape, configured.log.level)
     asyncio.run(run_commander(home, configured))

@@ -172,8 +172,8 @@ class Order:
     epoch: int
     sheet: Sheet | None = None
     off_s: int = 0
+    force: bool = False  # a person insists: overrules the brake for many silent devices, and nothing else
     locate_on: bool = True
-    locate_off_after_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)

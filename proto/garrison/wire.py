@@ -498,9 +498,9 @@ def order_to(order: Order) -> pb.Action:
     if order.kind is ActionKind.APPLY_FLIGHT_SHEET and order.sheet is not None:
         message.sheet.CopyFrom(_sheet_to(order.sheet))
     elif order.kind is ActionKind.POWER_CYCLE:
-        message.power_cycle.off_s = order.off_s
+        message.power_cycle.CopyFrom(pb.PowerCycle(off_s=order.off_s, force=order.force))
     elif order.kind is ActionKind.LOCATE:
-        message.locate.CopyFrom(pb.Locate(on=order.locate_on, off_after_s=order.locate_off_after_s))
+        message.locate.CopyFrom(pb.Locate(on=order.locate_on))
     return message
 
 
@@ -523,8 +523,8 @@ def order_from(m: pb.Action) -> Order:
         epoch=m.epoch,
         sheet=_sheet_from(m.sheet) if given == "sheet" else None,
         off_s=m.power_cycle.off_s if cycle else 0,
+        force=m.power_cycle.force if cycle else False,
         locate_on=m.locate.on if locate else True,
-        locate_off_after_s=m.locate.off_after_s if locate else 0,
     )
 
 

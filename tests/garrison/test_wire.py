@@ -142,8 +142,8 @@ def orders(draw: st.DrawFn) -> Order:
         epoch=draw(big),
         sheet=draw(sheets) if kind is ActionKind.APPLY_FLIGHT_SHEET else None,
         off_s=draw(number) if kind is ActionKind.POWER_CYCLE else 0,
+        force=draw(flag) if kind is ActionKind.POWER_CYCLE else False,
         locate_on=draw(flag) if kind is ActionKind.LOCATE else True,
-        locate_off_after_s=draw(number) if kind is ActionKind.LOCATE else 0,
     )
 
 

@@ -129,6 +129,7 @@ CASES: list[tuple[str, dict[str, object], str | None]] = [
     # the brake
     ("a quarter silent", {"silent": 25}, None),
     ("more than a quarter silent", {"silent": 26}, "network_suspected"),
+    ("a person insists", {"silent": 26, "force": True}, None),
     ("on while all are silent", {"silent": 100, "kind": ON, "state": PowerState.OFF}, None),
 ]
 

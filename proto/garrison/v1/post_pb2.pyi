@@ -1212,16 +1212,20 @@ class PowerCycle(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OFF_S_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
     off_s: _builtins.int
     """0: the default"""
+    force: _builtins.bool
+    """a person insists: overrules the brake for many silent devices, and nothing else"""
     def __init__(
         self,
         *,
         off_s: _builtins.int = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["off_s", b"off_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "off_s", b"off_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1232,18 +1236,15 @@ class Locate(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ON_FIELD_NUMBER: _builtins.int
-    OFF_AFTER_S_FIELD_NUMBER: _builtins.int
     on: _builtins.bool
-    off_after_s: _builtins.int
     def __init__(
         self,
         *,
         on: _builtins.bool = ...,
-        off_after_s: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["off_after_s", b"off_after_s", "on", b"on"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["on", b"on"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -163,8 +163,8 @@ def test_one_open_order_a_device() -> None:
     ("kind", "given", "complete"),
     [
         (ActionKind.REBOOT, {}, {}),
-        (ActionKind.LOCATE, {}, {"on": True, "off_after_s": 0}),
-        (ActionKind.LOCATE, {"on": False}, {"on": False, "off_after_s": 0}),
+        (ActionKind.LOCATE, {}, {"on": True}),
+        (ActionKind.LOCATE, {"on": False}, {"on": False}),
         (ActionKind.APPLY_FLIGHT_SHEET, {"sheet": "btc"}, {"sheet": "btc"}),
         (ActionKind.POWER_CYCLE, {"off_s": 60}, {"force": False, "off_s": 60}),
     ],
@@ -179,9 +179,9 @@ def test_arguments_are_completed(kind: ActionKind, given: dict[str, object], com
     [
         (ActionKind.REBOOT, {"now": True}),
         (ActionKind.LOCATE, {"on": 1}),
-        (ActionKind.LOCATE, {"off_after_s": True}),
-        (ActionKind.LOCATE, {"off_after_s": -1}),
-        (ActionKind.LOCATE, {"off_after_s": 1.5}),
+        (ActionKind.POWER_CYCLE, {"off_s": True}),
+        (ActionKind.POWER_CYCLE, {"off_s": -1}),
+        (ActionKind.POWER_CYCLE, {"off_s": 1.5}),
         (ActionKind.APPLY_FLIGHT_SHEET, {}),
         (ActionKind.APPLY_FLIGHT_SHEET, {"sheet": ""}),
         (ActionKind.APPLY_FLIGHT_SHEET, {"sheet": 3}),

@@ -151,11 +151,11 @@ async def test_an_order_is_sent_and_followed(world: World) -> None:
     """Queued, sent, and what the sentry reports, to its end; each step durable and told to the hooks of its transaction."""
     seen: list[S] = []
     world.actions.within.append(lambda c, row: seen.append(row.state))
-    row = await world.one(K.LOCATE, on=True, off_after_s=60)
+    row = await world.one(K.LOCATE, on=False)
     assert row.state is S.SENT
     ((sentry, order),) = world.farm.sent
     assert (sentry, order.id, order.device, order.epoch) == ("s1", row.id, "machine:1", 4)
-    assert (order.locate_on, order.locate_off_after_s, order.not_after_ms) == (True, 60, 120_000)
+    assert (order.locate_on, order.not_after_ms) == (False, 120_000)
     for state in (S.ACCEPTED, S.STARTED, S.VERIFYING):
         await world.report(row, state)
     await world.report(row, S.SUCCEEDED, "the light blinks", light="on")
