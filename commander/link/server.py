@@ -46,6 +46,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.max_receive_message_length", wire.MAX_MESSAGE),
     ("grpc.max_send_message_length", wire.MAX_MESSAGE),
+    ("grpc.tsi.max_frame_size", 2_048),  # TLS buffers of what we send, which is little: 7 kB less a stream
     ("grpc.max_concurrent_streams", 8),  # on one connection: a sentry has one session, and renews beside it
 )
 
@@ -212,6 +213,7 @@ class Link(PostServicer):
             self._enter(sentry_id, stream)
             async with self._opening:
                 await stream.welcome(hello)
+            del hello  # the stream may live for weeks
             await stream.hold()
         except Fault as fault:
             stream.end(fault.code, str(fault))
