@@ -40,6 +40,7 @@ WINDOW_S = 20.0
 LONGEST_S = 60.0
 _REFUSED_S = 30.0
 _RENEW_CHECK_S = 30.0
+_LONG_MS = 10_000
 
 
 def next_wait_s(failures: int, window_s: float, share: float) -> float:
@@ -95,6 +96,7 @@ class Session:
         self._conversation: Conversation | None = None
         self._renewing = asyncio.Lock()
         self._was_open = False
+        self._opened_at_ms = 0
         self.roster = Roster()
         self.standing = Standing()
         journal.on_frame = self._on_frame
@@ -125,7 +127,7 @@ class Session:
                 await self._clock.sleep(dismissed.come_back_s + self._chance() * self._window_s / 4)
                 continue
             except Fault as fault:
-                failures = 1 if self._was_open else failures + 1
+                failures = (0 if self._held_long() else 1) if self._was_open else failures + 1
                 reason = fault
                 if isinstance(fault, Unreachable) and not self._was_open and (failures > 1 or not met):
                     reason = await identities.diagnose(self._folder, self._identity, self._clock)
@@ -137,6 +139,7 @@ class Session:
         try:
             async with conversation.opened() as welcome:
                 self._was_open = True
+                self._opened_at_ms = self._clock.monotonic_ms()
                 self._window_s = welcome.reconnect_window_ms / 1000
                 self._conversation = conversation
                 self._stand("connected", None, welcome.farm)
@@ -144,6 +147,10 @@ class Session:
         finally:
             self._conversation = None
         return True
+
+    def _held_long(self) -> bool:
+        """A session that ends soon after it opened is no reason to be back at once: it would go round and round."""
+        return self._clock.monotonic_ms() - self._opened_at_ms >= _LONG_MS
 
     async def _handle(self, fault: Fault, failures: int) -> int:
         """Says why, does what can be done about it. Returns how many failures that makes."""
@@ -153,7 +160,7 @@ class Session:
             return 0
         if refused:
             await self._clock.sleep(_REFUSED_S * (0.5 + self._chance()))
-        return max(1, failures)
+        return max(1, failures) if refused else failures
 
     # ---- the certificate -----------------------------------------------------------------------------------
 

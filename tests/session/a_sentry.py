@@ -50,7 +50,8 @@ class MadeUpPost:
         return {"hostname": "test", "machine_id": IDENTITY}
 
     async def run(self, outbox: Outbox) -> None:
-        outbox.roster([Device(IDENTITY, "rig", DeviceState.IDLE, name="test", simulated=True)])
+        device = Device(IDENTITY, "rig", DeviceState.IDLE, name="test", simulated=True, capabilities=self.capabilities())
+        outbox.roster([device])
         await outbox.event("started", "the made-up post looks around")
         quiet = self.home / "quiet"
         while True:
