@@ -1,8 +1,13 @@
-"""A whole farm as real processes on loopback, for the end-to-end tests."""
+"""A whole farm as real processes on loopback, for the end-to-end tests.
+
+What a test is about goes through the command line, as an owner would do it. What it only waits for is asked over the
+Unix socket, because starting a program ten times a second is all that two cores could do.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -14,10 +19,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 T = TypeVar("T")
+RIG_TOML = "[rig]\npoll_every_s = 1\n"
 
 COMMANDER_TOML = """\
 farm = "test farm"
@@ -66,6 +73,19 @@ def until(what: str, seen: Callable[[], T | None], limit_s: float = 60.0) -> T:
     raise AssertionError(f"{what}: not within {limit_s:.0f} s{f' ({last})' if last else ''}")
 
 
+class _Local(http.client.HTTPConnection):
+    """To the commander's Unix socket. (httpx leaves a socket open when nobody listens; here that is an error.)"""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("commander", timeout=20)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
 @dataclass
 class Farm:
     """One farm in `home`. Every process it started ends with it."""
@@ -94,6 +114,36 @@ class Farm:
     def json(self, *arguments: str, limit_s: float = 120) -> Any:
         return json.loads(self.ask("commander", *arguments, "--json", limit_s=limit_s))
 
+    def refused(self, program: str, *arguments: str) -> str:
+        """What the command says on stderr; it must fail with code 1, in words and not in a traceback."""
+        done = self.run(program, *arguments)
+        assert done.returncode == 1, f"{program} {' '.join(arguments)}: code {done.returncode}\n{done.stdout}{done.stderr}"
+        assert done.stderr.startswith("error: "), done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stderr
+
+    def ordered(self, *arguments: str, limit_s: float = 120) -> dict[str, Any]:
+        """The one order that the command gave, at its end, however it ended. `reports` are with it."""
+        done = self.run("commander", *arguments, "--json", limit_s=limit_s)
+        assert done.stdout, done.stderr
+        (row,) = json.loads(done.stdout)["actions"]
+        assert (done.returncode == 0) == (row["state"] == "succeeded"), f"code {done.returncode} for {row}"
+        return dict(self.get(f"/actions/{row['id']}"))
+
+    def get(self, path: str, **query: str) -> Any:
+        """What the commander answers over its socket. AssertionError when it does not, so that `until` asks again."""
+        link = _Local(self.home / "commander" / "commander.sock")
+        try:
+            link.request("GET", f"/api/v1{path}?{urlencode(query)}")
+            reply = link.getresponse()
+            body = reply.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise AssertionError(f"{path}: {error}") from error
+        finally:
+            link.close()
+        assert reply.status == 200, f"{path}: {body.decode(errors='replace')}"
+        return json.loads(body)
+
     # ---- processes -----------------------------------------------------------------------------------------
 
     def init(self) -> None:
@@ -113,7 +163,7 @@ class Farm:
 
     def start_commander(self) -> None:
         self.start("commander", [BIN / "commander", "run"])
-        until("the commander answers", lambda: self.run("commander", "status", "--json").returncode == 0)
+        until("the commander answers", lambda: self.alive("commander") and self.get("/status"))
 
     def enrol(self, kind: str, settings: str = "") -> None:
         token = self.ask("commander", "sentries", "token", "--kind", kind, "--approve").strip()
@@ -123,9 +173,20 @@ class Farm:
 
     def start_sentry(self, kind: str) -> None:
         self.start(f"sentry-{kind}", [BIN / f"sentry-{kind}", "run"])
-        until(f"the {kind} sentry is connected", lambda: self.sentry(kind)["state"] == "connected")
+        until(
+            f"the {kind} sentry is connected",
+            lambda: self.alive(f"sentry-{kind}") and self.sentry(kind)["state"] == "connected",
+        )
+
+    def alive(self, name: str) -> bool:
+        """Whether it runs. RuntimeError, with the end of its log, when it has ended: there is nothing to wait for."""
+        code = self.processes[name].poll()
+        if code is not None:
+            raise RuntimeError(f"{name} ended with code {code}:\n{self.log(name)[-2000:]}")
+        return True
 
     def kill(self, name: str) -> None:
+        """SIGKILL: it has no time for anything."""
         process = self.processes.pop(name)
         process.kill()
         process.wait()
@@ -147,14 +208,35 @@ class Farm:
     # ---- what it says --------------------------------------------------------------------------------------
 
     def sentry(self, kind: str) -> dict[str, Any]:
-        rows = [row for row in self.json("sentries", "list") if row["kind"] == kind]
+        rows = [row for row in self.get("/sentries")["sentries"] if row["kind"] == kind]
         assert rows, f"no {kind} sentry"
         return dict(rows[0])
 
     def device(self, name: str) -> dict[str, Any]:
-        rows = [row for row in self.json("devices", "list") if name in (row["name"], row["address"], row["kind"])]
+        """By name, address or kind."""
+        rows = [row for row in self.get("/devices")["devices"] if name in (row["name"], row["address"], row["kind"])]
         assert rows, f"no device {name}"
         return dict(rows[0])
+
+    def until_device(self, name: str, *states: str, limit_s: float = 90) -> dict[str, Any]:
+        """The device as soon as it is in one of these states and its values are of now."""
+
+        def seen() -> dict[str, Any] | None:
+            row = self.device(name)
+            assert row["state"] in states, f"{name} is {row['state']}"
+            return row
+
+        return until(f"{name} is {' or '.join(states)}", seen, limit_s)
+
+    def until_order(self, action: str, *states: str, limit_s: float = 90) -> dict[str, Any]:
+        """The order as soon as it is in one of these states; with none: as soon as it has ended."""
+
+        def seen() -> dict[str, Any] | None:
+            row = dict(self.get(f"/actions/{action}"))
+            assert row["state"] in states if states else row["final"], f"it is {row['state']}: {row['text']}"
+            return row
+
+        return until(f"order {action} is {' or '.join(states) or 'over'}", seen, limit_s)
 
     def end(self) -> None:
         for name in list(reversed(self.processes)):
