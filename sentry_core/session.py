@@ -98,13 +98,14 @@ class Session:
         self._was_open = False
         self._opened_at_ms = 0
         self.roster = Roster()
-        self.standing = Standing()
+        self.standing = Standing(since_ms=clock.now_ms())
         journal.on_frame = self._on_frame
         journal.on_records = self._on_records
         journal.on_new_boot = self._on_new_boot
 
     async def run(self) -> None:
         """Until cancelled."""
+        self._leave_word()  # what the last process wrote is no longer so
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_certificate(), name="certificate")
             tasks.create_task(self._keep_stream(), name="stream")
@@ -227,15 +228,19 @@ class Session:
             log.info("session open", extra={**extra, "farm": farm})
         else:
             log.warning("no session", extra={**extra, "fault": fault.code, "text": str(fault)})
+        self._leave_word()
+
+    def _leave_word(self) -> None:
+        now = self.standing
+        shown = {
+            "state": now.state,
+            "since_ms": now.since_ms,
+            "farm": now.farm,
+            "fault": now.fault,
+            "text": now.text,
+            "commander": self._identity.post_address,
+            "sentry": self._identity.sentry_id,
+            "protocol": wire.PROTOCOL_MAX,
+        }
         with contextlib.suppress(Fault):  # only for `status`; the log has it
-            shown = {
-                "state": fresh.state,
-                "since_ms": fresh.since_ms,
-                "farm": fresh.farm,
-                "fault": fresh.fault,
-                "text": fresh.text,
-                "commander": self._identity.post_address,
-                "sentry": self._identity.sentry_id,
-                "protocol": wire.PROTOCOL_MAX,
-            }
             keyfile.write(self._standing_file, json.dumps(shown).encode())
