@@ -17,7 +17,6 @@ from garrison.clock import Clock
 from garrison.faults import BadInput, Fault
 from garrison.frame import Sample, pack_look
 from garrison.model import Assignment, Device, Event
-from garrison.v1 import post_pb2 as pb
 from sentry_core import identity, keyfile
 from sentry_core.conversation import About
 from sentry_core.journal import Journal
@@ -145,7 +144,7 @@ class Duty:
         """Gives the post what is stored. A damaged file is as none: the commander sends it again."""
         try:
             data = await asyncio.to_thread(keyfile.read, self._path)
-            stored = wire.assignment_from(wire.parsed(pb.Assignment, data))
+            stored = wire.unpacked_assignment(data)
         except BadInput as fault:
             log.warning("the stored assignment cannot be used", extra={"text": str(fault)})
         except Fault:
@@ -166,7 +165,7 @@ class Duty:
             if fresh is None or fresh == self._given:
                 continue
             try:
-                data = wire.assignment_to(fresh).SerializeToString()
+                data = wire.packed_assignment(fresh)
                 await asyncio.to_thread(keyfile.write, self._path, data)
             except Fault as fault:  # it still holds until the next start
                 log.warning("the assignment is not on disk", extra={"text": str(fault)})

@@ -443,6 +443,16 @@ def assignment_from(m: pb.Assignment) -> Assignment:
     )
 
 
+def packed_assignment(assignment: Assignment) -> bytes:
+    """As a sentry keeps it on disk. `unpacked_assignment` reads it back."""
+    return assignment_to(assignment).SerializeToString()
+
+
+def unpacked_assignment(data: bytes) -> Assignment:
+    """Raises BadInput."""
+    return assignment_from(parsed(pb.Assignment, data))
+
+
 def _sheet_to(sheet: Sheet) -> pb.Sheet:
     archive = sheet.archive
     return pb.Sheet(
