@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
 import grpc
 
 from garrison import wire
 from garrison.faults import Fault, TimedOut, Unavailable, Unreachable, from_wire
 from garrison.join import SERVER_NAME
 
+T = TypeVar("T")
 CONNECT_S = 10.0
 KEEPALIVE_MS = 10_000
 KEEPALIVE_TIMEOUT_MS = 8_000
@@ -37,6 +42,21 @@ def post_channel(address: str, roots_pem: bytes, key_pem: bytes, chain_pem: byte
 def enrol_channel(address: str, roots_pem: bytes) -> grpc.aio.Channel:
     """Server TLS only."""
     return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(roots_pem), _OPTIONS)
+
+
+async def answered(call: Awaitable[T], address: str) -> T:
+    """What a call returns; whatever keeps it from that is a Fault."""
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise fault_of(error, address) from error
+
+
+def cancelled_by_us() -> bool:
+    """Asked in `except CancelledError` while reading: gRPC raises it also in the reader of a stream whose *write* ran out of time.
+    Taken for our own end it would end the session's task in silence, and the sentry would never connect again."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def fault_of(error: grpc.aio.AioRpcError, address: str) -> Fault:

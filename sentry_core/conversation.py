@@ -24,7 +24,7 @@ from garrison.spans import Spans
 from garrison.v1 import post_pb2 as pb
 from garrison.v1.post_pb2_grpc import PostStub
 from garrison.words import ActionState
-from sentry_core.channel import CONNECT_S, fault_of, post_channel
+from sentry_core.channel import CONNECT_S, cancelled_by_us, fault_of, post_channel
 from sentry_core.identity import Identity
 from sentry_core.journal import FRAMES, RECORDS, Frame, Journal, Record
 from sentry_core.roster import Roster
@@ -311,9 +311,15 @@ class Conversation:
             await self._call.write(message)
 
     async def _read(self) -> pb.Down:
-        down = await self._call.read()
+        address = self._identity.post_address
+        try:
+            down = await self._call.read()
+        except asyncio.CancelledError:
+            if cancelled_by_us():
+                raise
+            raise Unreachable(f"the commander at {address} does not take what we send") from None
         if down is grpc.aio.EOF or not isinstance(down, pb.Down):
-            raise Unreachable(f"the commander at {self._identity.post_address} ended the session")
+            raise Unreachable(f"the commander at {address} ended the session")
         return down
 
     @contextlib.contextmanager

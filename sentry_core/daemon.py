@@ -8,13 +8,14 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from garrison import wire
 from garrison.clock import Clock
-from garrison.faults import BadInput, Fault
+from garrison.faults import BadInput, Broken, Fault
 from garrison.frame import Sample, pack_look
 from garrison.model import Assignment, Device, Event
 from sentry_core import identity, keyfile
@@ -92,10 +93,10 @@ async def _run(
     )
     async with asyncio.TaskGroup() as tasks:
         running = [
-            tasks.create_task(post.run(Outbox(journal, session, clock)), name="post"),
-            tasks.create_task(orders.run(), name="orders"),
-            tasks.create_task(session.run(), name="session"),
-            tasks.create_task(duty.run(), name="assignment"),
+            tasks.create_task(_endless(post.run(Outbox(journal, session, clock)), "post"), name="post"),
+            tasks.create_task(_endless(orders.run(), "orders"), name="orders"),
+            tasks.create_task(_endless(session.run(), "session"), name="session"),
+            tasks.create_task(_endless(duty.run(), "assignment"), name="assignment"),
             tasks.create_task(keep_watchdog(notifier, clock), name="watchdog"),
         ]
         notifier.ready(f"{post.kind} sentry {who.sentry_id}")
@@ -104,6 +105,12 @@ async def _run(
         notifier.stopping()
         for task in running:
             task.cancel()
+
+
+async def _endless(part: Coroutine[Any, Any, None], name: str) -> None:
+    """A part that ends by itself must not do so in silence: the service is started again."""
+    await part
+    raise Broken(f"the {name} of this sentry ended by itself")
 
 
 class Outbox:

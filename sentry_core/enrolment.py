@@ -31,7 +31,7 @@ from garrison.v1.enrolment_pb2_grpc import EnrolmentStub
 from garrison.v1.post_pb2 import RenewRequest
 from garrison.v1.post_pb2_grpc import PostStub
 from sentry_core import keyfile
-from sentry_core.channel import enrol_channel, fault_of, post_channel
+from sentry_core.channel import answered, enrol_channel, post_channel
 from sentry_core.identity import Identity, save, shown_chain
 
 
@@ -65,10 +65,7 @@ async def renew(folder: Path, identity: Identity) -> Identity:
     key_pem = _key_pem(ec.generate_private_key(ec.SECP256R1()))
     channel = post_channel(identity.post_address, identity.roots_pem, identity.key_pem, identity.chain_pem)
     async with channel:
-        try:
-            reply = await PostStub(channel).Renew(RenewRequest(csr_der=csr(key_pem)), timeout=30)
-        except grpc.aio.AioRpcError as error:
-            raise fault_of(error, identity.post_address) from error
+        reply = await answered(PostStub(channel).Renew(RenewRequest(csr_der=csr(key_pem)), timeout=30), identity.post_address)
     return await _replace(folder, identity, wire.checked(reply), key_pem)
 
 
@@ -105,10 +102,7 @@ async def _until_approved(
 ) -> pb.Certificate:
     told = ""
     while True:
-        try:
-            reply = wire.checked(await ask())
-        except grpc.aio.AioRpcError as error:
-            raise fault_of(error, address) from error
+        reply = wire.checked(await answered(ask(), address))
         if reply.WhichOneof("result") == "certificate":
             return reply.certificate
         if told != reply.pending.fingerprint:

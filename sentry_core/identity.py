@@ -20,13 +20,11 @@ import ssl
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import grpc
 import msgspec
 
 from garrison import join, wire
 from garrison.clock import Clock
 from garrison.faults import (
-    BadInput,
     Broken,
     CertificateExpired,
     Fault,
@@ -40,7 +38,7 @@ from garrison.faults import (
 from garrison.v1 import enrolment_pb2 as pb
 from garrison.v1.enrolment_pb2_grpc import EnrolmentStub
 from sentry_core import keyfile
-from sentry_core.channel import CONNECT_S, enrol_channel
+from sentry_core.channel import CONNECT_S, answered, enrol_channel
 
 log = logging.getLogger(__name__)
 
@@ -155,8 +153,9 @@ async def explain(identity: Identity) -> Fault | None:
     try:
         async with enrol_channel(identity.enrol_address, identity.roots_pem) as channel:
             request = pb.ExplainRequest(certificate_der=identity.certificate_der)
-            reply = wire.checked(await EnrolmentStub(channel).Explain(request, timeout=CONNECT_S))
-    except (grpc.aio.AioRpcError, BadInput):
+            call = EnrolmentStub(channel).Explain(request, timeout=CONNECT_S)
+            reply = wire.checked(await answered(call, identity.enrol_address))
+    except Fault:
         return None
     return None if reply.code == "ok" else from_wire(reply.code, reply.text)
 

@@ -52,6 +52,7 @@ class Journal:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work_on, name="journal", daemon=True)
         self._closed = False
+        self._losing = False
         self._loop = asyncio.get_running_loop()
         self.boot = file.boot
         self.on_frame: Callable[[Frame], None] = lambda _: None
@@ -100,9 +101,12 @@ class Journal:
         try:
             frame = await self._do(lambda f: f.add_frame(layout, body, now_ms))
         except DiskFull as fault:
-            log.warning("a look is lost", extra={"fault": fault.code, "text": fault.text})
+            if not self._losing:
+                log.warning("looks are lost until there is space", extra={"fault": fault.code, "text": fault.text})
+            self._losing = True
             await self._do(lambda f: f.count_unwritable())
             return None
+        self._losing = False
         self.on_frame(frame)
         return frame
 
@@ -247,7 +251,9 @@ class Journal:
             self._file.commit()
         except (sqlite3.Error, Broken) as error:
             self._file.rollback()
-            return translated(error, self._file.path)
+            fault = translated(error, self._file.path)
+            # it was open for writing: whatever it is now, it is treated as a disk that takes nothing for a while
+            return DiskFull(fault.text, hint=fault.hint) if isinstance(fault, Unavailable) else fault
         except Exception as error:  # carried to whoever waits; the thread must live
             self._file.rollback()
             if len(jobs) == 1:

@@ -218,8 +218,8 @@ class Stream:
                     return
                 self._saw_it()
                 await self._take(up)
-        except Fault as fault:
-            self._fail(fault)
+        except Exception as error:  # a Fault is told to the sentry; a bug of ours is logged whole, and ends this stream alone
+            self._fail(error)
 
     def _saw_it(self) -> None:
         now_ms = self._clock.now_ms()

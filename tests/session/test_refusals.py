@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -17,11 +19,13 @@ from commander.access import policy
 from garrison import join
 from garrison.clock import ManualClock, SystemClock
 from garrison.faults import BadInput, Conflict, NoCertificate, TokenRefused, UnknownAuthority, Unreachable
+from garrison.frame import Layout
 from garrison.v1 import enrolment_pb2, post_pb2
 from garrison.v1.enrolment_pb2_grpc import EnrolmentStub
-from garrison.v1.post_pb2_grpc import PostStub
-from sentry_core import daemon, enrolment, identity, keyfile
+from garrison.v1.post_pb2_grpc import PostServicer, PostStub, add_PostServicer_to_server
+from sentry_core import conversation, daemon, enrolment, identity, keyfile
 from sentry_core.channel import enrol_channel, fault_of, post_channel
+from sentry_core.journal import Journal
 from tests.session.a_sentry import MadeUpPost, Settings
 from tests.session.farm import Farm, farm
 from tests.session.post import enrolled, running, until
@@ -273,6 +277,44 @@ async def test_a_strange_beginning(it: Farm, tmp_path: Path, what: post_pb2.Up, 
             await call.read()
     assert fault_of(refusal.value, "").code == code
     assert not it.fleet.hellos
+
+
+class Deaf(PostServicer):
+    """Says Welcome and then reads nothing any more, with a link that lives."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def Session(self, _: object, context: Any) -> None:  # type: ignore[override]  # aio's read and write are used  # noqa: N802  # the proto's name
+        self.calls += 1
+        await context.read()
+        await context.write(post_pb2.Down(welcome=post_pb2.Welcome(protocol=1, reconnect_window_ms=100, backlog_window=1000)))
+        await asyncio.Event().wait()
+
+    async def Renew(self, request: post_pb2.RenewRequest, context: Any) -> enrolment_pb2.Certificate:  # noqa: N802  # the proto's name
+        raise NotImplementedError
+
+
+async def test_a_commander_that_does_not_read(it: Farm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The write runs out of time. gRPC then cancels the call, which the reader sees as CancelledError: it must not be taken for
+    the sentry's own end, which would leave it without a session for ever."""
+    monkeypatch.setattr(conversation, "WRITE_S", 1.0)
+    await enrolled(tmp_path / "s", it.token())
+    journal = await Journal.open(tmp_path / "s" / "journal.db", SystemClock())
+    for _ in range(60):
+        await journal.append_frame(Layout.of([("power_w", "")]), os.urandom(200_000))
+    await journal.close()
+    authority, server, deaf = it.access.authority, grpc.aio.server(), Deaf()
+    keys = authority.server_identity(["127.0.0.1"], SystemClock().now_ms())
+    add_PostServicer_to_server(deaf, server)
+    credentials = grpc.ssl_server_credentials([(keys.key_pem, keys.chain_pem)], authority.roots_pem, True)
+    port = server.add_secure_port("127.0.0.1:0", credentials)
+    await server.start()
+    try:
+        async with running(tmp_path / "s", Settings(commander=f"127.0.0.1:{port}")):
+            await until(lambda: deaf.calls >= 2, 60)
+    finally:
+        await server.stop(0)
 
 
 async def test_every_method_is_denied_unless_the_policy_names_it(it: Farm, tmp_path: Path) -> None:
