@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from garrison import keyfile
 from garrison.clock import Clock
 from garrison.faults import BadInput, Fault, NotFound, NotSupported
 from garrison.model import Order, Outcome, PoolOrder, Sheet
@@ -19,7 +20,6 @@ from garrison.words import PULSES, ActionKind, ActionState
 from sentry_asic.make import Driver, Reading
 from sentry_asic.order_rules import holds_pools, mines_on, restarted, sleeps
 from sentry_asic.watch import Watcher
-from sentry_core import keyfile
 from sentry_core.post import Progress
 
 log = logging.getLogger(__name__)

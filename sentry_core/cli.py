@@ -100,9 +100,9 @@ def _add_enrol(app: typer.Typer, kind: Kind) -> None:
         home: Home = None,
     ) -> None:
         """Join a farm: make a key, ask for its certificate, wait until somebody approves."""
-        from garrison import settings
+        from garrison import keyfile, settings
         from garrison.clock import SystemClock
-        from sentry_core import enrolment, guard, keyfile
+        from sentry_core import enrolment, guard
 
         state_dir, clock = kind.state_dir(home), SystemClock()
         facts = kind.make_post(kind.load(state_dir), state_dir, clock).facts()

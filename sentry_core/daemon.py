@@ -13,12 +13,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from garrison import wire
+from garrison import keyfile, wire
 from garrison.clock import Clock
 from garrison.faults import BadInput, Broken, Fault
 from garrison.frame import Sample, pack_look
 from garrison.model import Assignment, Device, Event
-from sentry_core import identity, keyfile
+from sentry_core import identity
 from sentry_core.conversation import About
 from sentry_core.journal import Journal
 from sentry_core.notify import Notifier, keep_watchdog

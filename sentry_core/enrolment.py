@@ -23,14 +23,13 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from garrison import join, wire
+from garrison import join, keyfile, wire
 from garrison.clock import Clock
 from garrison.faults import Broken, Conflict, NotFound, UnknownAuthority
 from garrison.v1 import enrolment_pb2 as pb
 from garrison.v1.enrolment_pb2_grpc import EnrolmentStub
 from garrison.v1.post_pb2 import RenewRequest
 from garrison.v1.post_pb2_grpc import PostStub
-from sentry_core import keyfile
 from sentry_core.channel import answered, enrol_channel, post_channel
 from sentry_core.identity import Identity, save, shown_chain
 

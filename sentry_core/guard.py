@@ -13,11 +13,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from garrison import settings
+from garrison import keyfile, settings
 from garrison.faults import Fault, GuardRefused, NotFound
 from garrison.model import Order
 from garrison.words import ActionKind
-from sentry_core import keyfile
 
 FILE = "guard.toml"
 TITLE = (

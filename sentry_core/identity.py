@@ -22,7 +22,7 @@ from pathlib import Path
 
 import msgspec
 
-from garrison import join, wire
+from garrison import join, keyfile, wire
 from garrison.clock import Clock
 from garrison.faults import (
     Broken,
@@ -37,7 +37,6 @@ from garrison.faults import (
 )
 from garrison.v1 import enrolment_pb2 as pb
 from garrison.v1.enrolment_pb2_grpc import EnrolmentStub
-from sentry_core import keyfile
 from sentry_core.channel import CONNECT_S, answered, enrol_channel
 
 log = logging.getLogger(__name__)

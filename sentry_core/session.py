@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from garrison import wire
+from garrison import keyfile, wire
 from garrison.clock import Clock
 from garrison.faults import (
     CertificateExpired,
@@ -28,7 +28,6 @@ from garrison.faults import (
 )
 from garrison.model import Assignment, Order
 from sentry_core import identity as identities
-from sentry_core import keyfile
 from sentry_core.conversation import About, Conversation, Dismissed
 from sentry_core.identity import Identity
 from sentry_core.journal import Frame, Journal

@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from garrison import keyfile
 from garrison.faults import BadInput, Broken, NotAllowed, NotFound, Refused, TimedOut, Unavailable
 from garrison.model import Archive
 from sentry_rig import record
@@ -69,9 +70,9 @@ class Programs:
                     shutil.rmtree(home)  # an earlier half one, or one that was changed since
                 home.parent.mkdir(mode=0o700, exist_ok=True)
                 unpacked.replace(home)
-                record.sync_folder(home.parent)
+                keyfile.sync_folder(home.parent)
         except OSError as error:
-            raise record.disk_fault(error, f"cannot install {name} {version}") from error
+            raise keyfile.disk_fault(error, f"cannot install {name} {version}") from error
         return home / inside
 
     def _check(self, name: str, version: str, archive: Archive) -> None:

@@ -21,6 +21,7 @@ from typing import Protocol
 
 import msgspec
 
+from garrison import keyfile
 from garrison.clock import Clock, SystemClock
 from garrison.faults import Broken, Fault, Unavailable
 from sentry_rig import process, record
@@ -361,7 +362,7 @@ class Supervisor:
         try:
             self._work.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise record.disk_fault(error, f"cannot make {self._work}") from error
+            raise keyfile.disk_fault(error, f"cannot make {self._work}") from error
 
 
 async def end_left_miner(folder: Path) -> bool:

@@ -16,14 +16,14 @@ import grpc
 import pytest
 
 from commander.access import policy
-from garrison import join
+from garrison import join, keyfile
 from garrison.clock import ManualClock, SystemClock
 from garrison.faults import BadInput, Conflict, NoCertificate, TokenRefused, UnknownAuthority, Unreachable
 from garrison.frame import Layout
 from garrison.v1 import enrolment_pb2, post_pb2
 from garrison.v1.enrolment_pb2_grpc import EnrolmentStub
 from garrison.v1.post_pb2_grpc import PostServicer, PostStub, add_PostServicer_to_server
-from sentry_core import conversation, daemon, enrolment, identity, keyfile
+from sentry_core import conversation, daemon, enrolment, identity
 from sentry_core.channel import enrol_channel, fault_of, post_channel
 from sentry_core.journal import Journal
 from tests.session.a_sentry import MadeUpPost, Settings
