@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 20.0
+PORTS_FROM = 8440
 
 
 class Failed(Exception):
@@ -39,10 +40,12 @@ class Child:
 
 @dataclass
 class Farm:
-    """The processes of one farm. `live`: a person looks at a terminal, so logs go to files."""
+    """The processes of one farm. `live`: a person looks at a terminal, so logs go to files. `ports_from`: where a new farm
+    listens: HTTP, then the sentries at work, then new ones."""
 
     home: Path
     live: bool
+    ports_from: int = PORTS_FROM
     children: list[Child] = field(default_factory=list)
 
     @property
@@ -119,8 +122,10 @@ class Farm:
 
 def begin(farm: Farm) -> None:
     """The commander, initialised once, and the rig sentry of this machine, enrolled once."""
-    if not (farm.home / "commander" / "commander.toml").exists():
-        say(farm.command("commander", "init", "--farm", "my farm", "--listen", "127.0.0.1", "--advertise", "127.0.0.1"))
+    if not (farm.home / "commander" / "ca").exists():  # what `init` makes last: an interrupted one is run again
+        here = ["--listen", "127.0.0.1", "--advertise", "127.0.0.1"]
+        ports = zip(("--http-port", "--post-port", "--enrol-port"), range(farm.ports_from, farm.ports_from + 3), strict=True)
+        say(farm.command("commander", "init", "--farm", "my farm", *here, *(str(word) for port in ports for word in port)))
     farm.start("commander", [BIN / "commander", "run"])
     farm.until("the commander", lambda: farm.command("commander", "status", "--json"))
     join(farm, "rig")
@@ -129,7 +134,7 @@ def begin(farm: Farm) -> None:
 def join(farm: Farm, kind: str) -> None:
     """Enrols the sentry of this kind, if it is not yet, and starts it."""
     program = f"sentry-{kind}"
-    if not (farm.home / program / "identity").exists():
+    if not (farm.home / program / "identity" / "identity.pem").exists():
         token = farm.command("commander", "sentries", "token", "--kind", kind, "--approve")
         say(farm.command(program, "enrol", token))
     farm.start(program, [BIN / program, "run"])
@@ -190,13 +195,14 @@ def stopped_by_signal() -> Iterator[None]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["run", "demo"])
-    wanted = parser.parse_args().what
+    parser.add_argument("--ports-from", type=int, default=PORTS_FROM, help="the first of three ports of a new farm")
+    asked = parser.parse_args()
     home = Path(os.environ.get("GARRISON_HOME") or ROOT / "farm").absolute()
-    farm = Farm(home, live=sys.stdout.isatty())
+    farm = Farm(home, live=sys.stdout.isatty(), ports_from=asked.ports_from)
     try:
         with stopped_by_signal():
             begin(farm)
-            if wanted == "demo":
+            if asked.what == "demo":
                 from tools.demo import furnish
 
                 furnish(farm)
