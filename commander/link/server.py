@@ -125,6 +125,13 @@ class Link(PostServicer):
 
     async def open(self) -> None:
         """Binds and answers from now on. Unavailable: the port is in use."""
+        try:
+            await self._open()
+        except BaseException:
+            await self.close()  # a server left to the end of the interpreter complains there, under our error
+            raise
+
+    async def _open(self) -> None:
         self._post = grpc.aio.server(interceptors=[PolicyGuard(policy.SENTRY)], options=_OPTIONS)
         add_PostServicer_to_server(self, self._post)
         self.post_port = self._bind(self._post, self._listen.post, "listen.post", mutual=True)
