@@ -65,16 +65,17 @@ async def exchange(
     loop = asyncio.get_running_loop()
     where = f"{host}:{port}"
     talk: _Talk | None = None
+    began_s = loop.time()
     try:
-        async with asyncio.timeout(total_s):
-            try:
-                async with asyncio.timeout(connect_s):
-                    _, talk = await loop.create_connection(lambda: _Talk(where, max_bytes), host, port)
-            except TimeoutError:
-                raise Unreachable(f"{where}: no connection within {connect_s:g} s") from None
+        # one limit, moved when the connection stands: each costs a timer, and there are two of these in a look
+        async with asyncio.timeout(min(connect_s, total_s)) as limit:
+            _, talk = await loop.create_connection(lambda: _Talk(where, max_bytes), host, port)
+            limit.reschedule(began_s + total_s)
             talk.send(request)
             return await talk.answer
     except TimeoutError:
+        if talk is None and connect_s < total_s:
+            raise Unreachable(f"{where}: no connection within {connect_s:g} s") from None
         raise TimedOut(f"{where} did not answer within {total_s:g} s") from None
     except ConnectionRefusedError:
         raise Unreachable(f"{where} refuses connections") from None

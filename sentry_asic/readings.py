@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
+from operator import attrgetter
 
 from garrison.faults import Fault
 from garrison.frame import Number, Series, quantise
-from garrison.model import Condition, Device, Target
+from garrison.model import Condition, Device, Pool, Target
 from garrison.words import DEVICE_STATE_CODES, ActionKind, DeviceState
 from sentry_asic.make import EVERY_LOOK, Reading, Seen
 
@@ -33,20 +34,26 @@ def identity_of(seen: Seen | None, target: Target) -> str:
 
 def values_of(reading: Reading, state: DeviceState, look_ms: int, repairs: int) -> dict[Series, Number]:
     """The metrics of a good look, quantised. `repairs`: all of this device since the sentry began."""
-    told: list[tuple[str, str, object]] = [("look_ok", "", 1), ("look_ms", "", look_ms), ("repairs", "", repairs)]
-    told.append(("state", "", DEVICE_STATE_CODES[state]))
-    told += [(name, "", getattr(reading, name)) for name in _DEVICE]
-    if reading.power_w is not None:
-        told.append(("power_source", "", _SOURCES.get(reading.power_source or "")))
-    for board in reading.boards[:_MAX_PARTS]:
-        told += [(name, f"board:{board.slot}", getattr(board, name)) for name in _BOARD]
-    told += [("fan_rpm", f"fan:{place}", rpm) for place, rpm in enumerate(reading.fans_rpm[:_MAX_PARTS], start=1)]
-    for place, pool in enumerate((reading.pools or ())[:_MAX_PARTS]):
-        told += [(name, f"pool:{place}", getattr(pool, name)) for name in _POOL]
     values: dict[Series, Number] = {}
-    for name, component, value in told:
-        if isinstance(value, int | float) and (exact := quantise((name, component), value)) is not None:
-            values[name, component] = exact
+
+    def put(told: object, names: Iterable[str], component: str = "") -> None:
+        for name in names:
+            value = getattr(told, name)
+            if value is not None and (exact := quantise((name, component), value)) is not None:
+                values[name, component] = exact
+
+    values["look_ok", ""], values["look_ms", ""], values["repairs", ""] = 1, look_ms, repairs
+    values["state", ""] = DEVICE_STATE_CODES[state]
+    put(reading, _DEVICE)
+    if reading.power_w is not None and (source := _SOURCES.get(reading.power_source or "")) is not None:
+        values["power_source", ""] = source
+    for board in reading.boards[:_MAX_PARTS]:
+        put(board, _BOARD, f"board:{board.slot}")
+    for place, rpm in enumerate(reading.fans_rpm[:_MAX_PARTS], start=1):
+        if (exact := quantise(("fan_rpm", ""), rpm)) is not None:
+            values["fan_rpm", f"fan:{place}"] = exact
+    for place, pool in enumerate((reading.pools or ())[:_MAX_PARTS]):
+        put(pool, _POOL, f"pool:{place}")
     return values
 
 
@@ -116,9 +123,10 @@ def device_of(
 
 def news(before: Device | None, now: Device) -> bool:
     """Whether an entry says anything new besides that time passed and shares were found."""
-    return before is None or _still(before) != _still(now)
+    if before is None or _STILL(before) != _STILL(now) or len(before.pools) != len(now.pools):
+        return True
+    return any(_STILL_OF_POOL(a) != _STILL_OF_POOL(b) for a, b in zip(before.pools, now.pools, strict=True))
 
 
-def _still(device: Device) -> Device:
-    pools = tuple(replace(pool, accepted=None, rejected=None, stale=None) for pool in device.pools)
-    return replace(device, pools=pools, seen_ms=0)
+_STILL = attrgetter(*(field.name for field in fields(Device) if field.name not in ("pools", "seen_ms")))
+_STILL_OF_POOL = attrgetter(*(field.name for field in fields(Pool) if field.name not in _POOL))

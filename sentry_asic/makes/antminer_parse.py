@@ -206,13 +206,13 @@ def _fans(speeds: Sequence[int | None], told: int | None) -> tuple[int, ...]:
 def _hottest(*told: object) -> float | None:
     """The highest of the sensors, in the first of the values that has any. 0 and "" are sensors that are not there."""
     for value in told:
-        parts: list[object] = value if isinstance(value, list) else [value]
-        degrees: list[float] = []
-        for part in parts:
-            texts: list[object] = list(_SENSOR.findall(part)) if isinstance(part, str) else [part]
-            degrees += [d for text in texts if (d := number(text)) is not None and d != 0 and -60 <= d <= 200]
-        if degrees:
-            return max(degrees)
+        hottest: float | None = None
+        for part in value if isinstance(value, list) else (value,):
+            for degrees in map(float, _SENSOR.findall(part)) if isinstance(part, str) else (number(part),):
+                if degrees and -60 <= degrees <= 200 and (hottest is None or degrees > hottest):
+                    hottest = degrees
+        if hottest is not None:
+            return hottest
     return None
 
 
