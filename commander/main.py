@@ -26,7 +26,7 @@ from commander.actions import api as actions_api
 from commander.actions import service as actions_service
 from commander.actions.service import Actions
 from commander.api import app as http
-from commander.api import overview, serving, upkeep
+from commander.api import gate, overview, serving, upkeep
 from commander.backup import backup
 from commander.db import Database
 from commander.fleet import api as fleet_api
@@ -63,13 +63,13 @@ async def run(home: Path, settings: Settings, clock: Clock | None = None, stop: 
     notifier = Notifier()
     stop = stop or asyncio.Event()
     with held_alone(home), _signals(stop):
-        async with _opened(home, settings, clock or SystemClock()) as commander:
+        async with opened(home, settings, clock or SystemClock()) as commander:
             await commander.serve(stop, notifier)
     log.info("stopped")
 
 
 @dataclass(slots=True)
-class _Commander:
+class Commander:
     """All parts, open and connected."""
 
     home: Path
@@ -104,9 +104,9 @@ class _Commander:
                     "watchdog": keep_watchdog(notifier, self.clock),
                 }.items()
             ]
-            doors = [tasks.create_task(serving.serve(self._gate(local=True), local, stop), name="socket")]
+            doors = [tasks.create_task(serving.serve(self.gate(local=True), local, stop), name="socket")]
             if tcp is not None:
-                secured = serving.serve(self._gate(local=False), tcp, stop, listen.http_certificate, listen.http_key)
+                secured = serving.serve(self.gate(local=False), tcp, stop, listen.http_certificate, listen.http_key)
                 doors.append(tasks.create_task(secured, name="http"))
             notifier.ready(f"farm {self.settings.farm}")
             log.info("ready", extra={"farm": self.settings.farm, "version": VERSION, "home": str(self.home)})
@@ -129,12 +129,14 @@ class _Commander:
                 log.warning(warning)
             await self.clock.sleep(86_400)
 
-    def _gate(self, *, local: bool) -> http.Gate:
-        return http.Gate(self.app, self.access.caller_for_token, local=local)
+    def gate(self, *, local: bool) -> gate.Gate:
+        """ASGI: the HTTP API behind its gate. `local`: for the Unix socket."""
+        return gate.Gate(self.app, self.access.caller_for_token, local=local)
 
 
 @contextlib.asynccontextmanager
-async def _opened(home: Path, settings: Settings, clock: Clock) -> AsyncIterator[_Commander]:
+async def opened(home: Path, settings: Settings, clock: Clock) -> AsyncIterator[Commander]:
+    """The commander with everything open and connected; nothing listens or runs before `serve`."""
     authority = await asyncio.to_thread(Authority.open, home / "ca")
     vault = await asyncio.to_thread(Secrets.open_file, home)
     async with contextlib.AsyncExitStack() as open_now:
@@ -159,7 +161,7 @@ def _connected(
     fleet: Fleet,
     access: Access,
     telemetry: Telemetry,
-) -> _Commander:
+) -> Commander:
     names = _own_names(settings)
     link: Link  # the orders need it, and it needs them
     sheets: FlightSheets
@@ -239,7 +241,7 @@ def _connected(
         ],
         VERSION,
     )
-    return _Commander(home, settings, clock, authority, fleet, access, telemetry, actions, sheets, link, metrics, app)
+    return Commander(home, settings, clock, authority, fleet, access, telemetry, actions, sheets, link, metrics, app)
 
 
 def _fleet_settings(settings: Settings) -> FleetSettings:

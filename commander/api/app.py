@@ -1,31 +1,26 @@
-"""The FastAPI application: every request passes the gate, and only routes that a policy names exist for it.
+"""The FastAPI application: the routes of all subjects, and every fault as an answer of one shape.
 
-`application` is served twice: on the Unix socket, where file permissions are the login, and on TCP, where a token is.
+It is served behind `commander.api.gate` only, twice: on the Unix socket, where file permissions are the login, and on TCP, where
+a token is.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Match, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import BaseRoute, Route
 
-from commander.access import policy
-from commander.model import Caller
 from garrison import faults
-from garrison.faults import BadInput, Fault, NotAllowed, NotFound
-
-log = logging.getLogger(__name__)
-MAX_BODY = 1 << 20
+from garrison.faults import BadInput, Fault, NotFound
 
 STATUS: dict[type[Fault], int] = {
     faults.BadInput: 400,
+    faults.BadAnswer: 502,
     faults.NotAllowed: 403,
     faults.Conflict: 409,
     faults.Refused: 409,
@@ -40,27 +35,63 @@ STATUS: dict[type[Fault], int] = {
 }
 """The nearest class decides."""
 
-TokenCheck = Callable[[str], Caller | None]
+_NOT_OURS = frozenset({"HTTPValidationError", "ValidationError"})
+_FAULT = {
+    "Fault": {
+        "title": "Fault",
+        "type": "object",
+        "properties": {
+            "code": {"type": "string", "enum": sorted(faults.BY_CODE)},
+            "text": {"type": "string", "description": "what was wrong, for a person"},
+            "hint": {"type": "string", "description": "what to do; may be empty"},
+        },
+        "required": ["code", "text", "hint"],
+    }
+}
+_REFUSED = {
+    "description": "Refused or failed",
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Fault"}}},
+}
 
 
 def application(routers: Iterable[APIRouter], version: str) -> FastAPI:
     """The routes of all subjects, with faults turned into `{"code", "text", "hint"}`."""
-    app = FastAPI(title="Garrison", version=version, openapi_url="/api/openapi.json", docs_url=None, redoc_url=None)
+    app = _Described(title="Garrison", version=version, openapi_url="/api/openapi.json", docs_url=None, redoc_url=None)
     for router in routers:
         # into one flat list, not by include_router: the gate must see the very routes that answer
         app.router.routes.extend(router.routes)
     app.add_exception_handler(Fault, _fault)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _plain)
+    app.add_exception_handler(Exception, _broken)
     return app
+
+
+class _Described(FastAPI):
+    """Its OpenAPI says how this API refuses, which FastAPI cannot know."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            told = super().openapi()
+            parts = told.setdefault("components", {})
+            parts["schemas"] = {name: one for name, one in parts.get("schemas", {}).items() if name not in _NOT_OURS} | _FAULT
+            parts["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            told["security"] = [{"token": []}]
+            for item in told["paths"].values():
+                for operation in item.values():
+                    operation["responses"].pop("422", None)
+                    operation["responses"]["default"] = _REFUSED
+        return self.openapi_schema or {}
 
 
 def status_of(fault: Fault) -> int:
     return next(STATUS[kind] for kind in type(fault).__mro__ if kind in STATUS)
 
 
-def answer(fault: Fault) -> JSONResponse:
-    return JSONResponse({"code": fault.code, "text": fault.text, "hint": fault.hint}, status_of(fault))
+def answer(fault: Fault, status: int | None = None, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    status = status or status_of(fault)
+    told = {"www-authenticate": "Bearer", **(headers or {})} if status == 401 else headers
+    return JSONResponse({"code": fault.code, "text": fault.text, "hint": fault.hint}, status, told)
 
 
 async def _fault(_: Request, error: Exception) -> JSONResponse:
@@ -70,14 +101,29 @@ async def _fault(_: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101  # registered for it only
-    wrong = [f"{'.'.join(str(part) for part in item['loc'][1:]) or item['loc'][0]}: {item['msg']}" for item in error.errors()]
+    wrong = [_wrong(item) for item in error.errors()]
     return answer(BadInput("; ".join(wrong[:10]), hint="/api/openapi.json describes every request"))
 
 
+def _wrong(item: dict[str, Any]) -> str:
+    where: Sequence[Any] = item["loc"]
+    if item["type"] == "json_invalid":
+        return f"the body is not JSON: {item['ctx']['error']} at character {where[-1]}"
+    if item["type"] == "model_attributes_type" and len(where) == 1:
+        return "the body is not a JSON object sent as application/json"
+    return f"{'.'.join(str(part) for part in where[1:]) or where[0]}: {item['msg']}"
+
+
 async def _plain(_: Request, error: Exception) -> JSONResponse:
+    """What Starlette itself refuses. Little is left for it: the gate finds the route first."""
     assert isinstance(error, HTTPException)  # noqa: S101  # registered for it only
     fault = NotFound("no such address") if error.status_code == 404 else BadInput(str(error.detail))
-    return JSONResponse({"code": fault.code, "text": fault.text, "hint": ""}, error.status_code, headers=error.headers)
+    return answer(fault, error.status_code, error.headers)
+
+
+async def _broken(_: Request, error: Exception) -> JSONResponse:
+    """Ours. Starlette raises it again after this, so that it is in the log with where it happened."""
+    return answer(Fault("the commander failed at this; its log says where"))
 
 
 def route_templates(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str]]:
@@ -87,73 +133,3 @@ def route_templates(routes: Iterable[BaseRoute]) -> Iterator[tuple[str, str]]:
             yield from ((method, route.path) for method in sorted(route.methods or ()) if method != "HEAD")
         else:
             yield "*", getattr(route, "path", repr(route))
-
-
-class Gate:
-    """ASGI: finds the caller, then the route, then the policy's row for it; without a row nobody gets in."""
-
-    def __init__(self, app: FastAPI, token_check: TokenCheck, *, local: bool) -> None:
-        self._app: ASGIApp = app
-        self._routes = app.router.routes
-        self._token_check = token_check
-        self._local = local
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        try:
-            caller = self._caller(scope)
-            scope.setdefault("state", {})["caller"] = caller
-            self._judge(scope, caller)
-        except Fault as fault:
-            await answer(fault)(scope, receive, send)
-            return
-        await self._app(scope, _bounded(receive), send)
-
-    def _caller(self, scope: Scope) -> Caller | None:
-        if self._local:
-            return Caller("local", "administrator", "unix socket", local=True)
-        address = scope["client"][0] if scope.get("client") else ""
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                scheme, _, token = value.decode("latin-1").partition(" ")
-                known = self._token_check(token.strip()) if scheme.lower() == "bearer" else None
-                if known is None:
-                    raise faults.IdentityRefused("this token is not known here, or is no longer valid")
-                return Caller(known.name, known.role, address)
-        return None
-
-    def _judge(self, scope: Scope, caller: Caller | None) -> None:
-        method = "GET" if scope["method"] == "HEAD" else scope["method"]
-        template = self._template({**scope, "method": method})
-        if template is None:
-            raise NotFound("no such address", hint="/api/openapi.json lists them all")
-        if policy.allowed(caller, method, template):
-            return
-        if caller is None:
-            raise faults.IdentityRefused("this needs a token", hint="send it as `Authorization: Bearer …`")
-        raise NotAllowed(f"{caller.name} ({caller.role}) may not {method} {template}")
-
-    def _template(self, scope: Scope) -> str | None:
-        for route in self._routes:
-            if isinstance(route, Route) and route.matches(scope)[0] is Match.FULL:
-                return route.path
-        return None
-
-
-def _bounded(receive: Receive) -> Callable[[], Awaitable[Message]]:
-    taken = 0
-
-    async def bounded() -> Message:
-        nonlocal taken
-        message: Any = await receive()
-        taken += len(message.get("body", b""))
-        if taken > MAX_BODY:
-            raise BadInput(f"the request is larger than {MAX_BODY} bytes")
-        return dict(message)
-
-    return bounded

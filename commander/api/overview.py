@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from commander.model import DeviceRow, Sentry
 from garrison.catalogue import METRICS
 from garrison.clock import Clock
 from garrison.frame import Number, Series
+from garrison.logs import redact
 from garrison.words import DeviceState
 
 BLIND = frozenset({DeviceState.UNKNOWN, DeviceState.UNREACHABLE, DeviceState.OFF, DeviceState.REFUSED, DeviceState.SLOW})
@@ -70,7 +71,11 @@ def router(sources: Sources) -> APIRouter:
         }
 
     @routes.get("/devices")
-    async def devices(state: str | None = None, kind: str | None = None, tag: str | None = None) -> dict[str, Any]:
+    async def devices(
+        state: DeviceState | None = None,
+        kind: Annotated[Literal["rig", "asic", "relay"] | None, Query(description="left out: all but relay boards")] = None,
+        tag: str | None = None,
+    ) -> dict[str, Any]:
         """All devices with what they do now; what is not known is null."""
         rows = await _rows(sources)
         wanted = [
@@ -100,6 +105,7 @@ def router(sources: Sources) -> APIRouter:
             "fault_text": row.fault_text or None,
             "sheet_id": row.sheet_id or None,
             "wanted_sheet_id": row.wanted_sheet_id or None,
+            "latest_ms": None if newest is None else newest.at_ms,
             "latest": _values(newest),
         }
 
@@ -151,17 +157,20 @@ def _row(row: DeviceRow, newest: Latest | None, sentry_names: Mapping[str, str],
 
 
 def _hashrates(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    sums: dict[str | None, list[float]] = {}
+    """A sum for each algorithm. Devices whose algorithm nobody said may not be alike: of several of them there is no sum."""
+    found: dict[str | None, list[float]] = {}
     for row in rows:
         if row["hashrate_hs"] is not None:
-            sums.setdefault(row["algorithm"], []).append(row["hashrate_hs"])
-    ordered = sorted(sums.items(), key=lambda item: item[0] or "")
-    return [{"algorithm": algorithm, "hashrate_hs": sum(found), "devices": len(found)} for algorithm, found in ordered]
+            found.setdefault(row["algorithm"], []).append(row["hashrate_hs"])
+    return [
+        {"algorithm": algorithm, "hashrate_hs": sum(rates) if algorithm or len(rates) == 1 else None, "devices": len(rates)}
+        for algorithm, rates in sorted(found.items(), key=lambda item: item[0] or "")
+    ]
 
 
 def _pool(pool: Any) -> dict[str, Any]:
     return {
-        "url": pool.url,
+        "url": redact(pool.url),
         "user": pool.user,
         "state": pool.state,
         "active": pool.active,

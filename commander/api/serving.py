@@ -67,6 +67,7 @@ async def serve(app: ASGIApp, listener: socket.socket, stop: asyncio.Event, cert
         log_config=None,
         access_log=False,
         lifespan="off",
+        ws="none",
         server_header=False,
         timeout_graceful_shutdown=5,
         h11_max_incomplete_event_size=64 * 1024,

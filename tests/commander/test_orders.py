@@ -19,7 +19,8 @@ from commander.actions import store as actions_store
 from commander.actions.service import Actions
 from commander.actions.service import Ports as ActionPorts
 from commander.actions.store import Wanted
-from commander.api.app import Gate, application, route_templates
+from commander.api.app import application, route_templates
+from commander.api.gate import Gate
 from commander.db import Database, Migration
 from commander.fleet import audit, marks
 from commander.flight_sheets import store as sheets_store

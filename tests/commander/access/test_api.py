@@ -14,7 +14,8 @@ import pytest
 from commander.access import api as access_api
 from commander.access.service import Access, Issued
 from commander.access.setup import InitResult
-from commander.api.app import Gate, application
+from commander.api.app import application
+from commander.api.gate import Gate
 from commander.fleet import api as fleet_api
 from garrison.join import read_token
 from tests.commander.access.conftest import ADMIN, Machine
