@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import ssl
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from garrison import settings as toml
 from garrison.faults import BadInput
+from sentry_core import settings as sentries
 
 FILE = "commander.toml"
 SOCKET = "commander.sock"
@@ -78,9 +79,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load(home: Path) -> Settings:
-    """The checked settings of the farm at `home`. Raises NotFound, BadInput."""
+    """The checked settings of the farm at `home`, with the files that they name. Raises NotFound, BadInput."""
     settings = toml.load(home / FILE, Settings)
     check(settings, str(home / FILE))
+    check_files(settings, str(home / FILE))
     return settings
 
 
@@ -94,11 +96,34 @@ def check(settings: Settings, name: str) -> None:
     secured = bool(settings.listen.http_certificate), bool(settings.listen.http_key)
     if any(secured) and not all(secured):
         raise BadInput(f"{name}: `listen.http_certificate` and `listen.http_key` belong together")
-    if settings.listen.http and not all(secured) and not _loopback(host_port(settings.listen.http, name)[0]):
+    if settings.listen.http and not all(secured) and not is_loopback(host_port(settings.listen.http, name)[0]):
         raise BadInput(
             f"{name}: `listen.http` = {settings.listen.http} would send tokens in the clear",
             hint="use a loopback address, or set http_certificate and http_key",
         )
+
+
+def check_files(settings: Settings, name: str) -> None:
+    """Whether the certificate and key of `listen.http` are there, readable, and belong together. Raises BadInput."""
+    listen = settings.listen
+    for key, path in (("http_certificate", listen.http_certificate), ("http_key", listen.http_key)):
+        try:
+            if path:
+                Path(path).read_bytes()
+        except OSError as error:
+            raise BadInput(f"{name}: cannot read `listen.{key}` = {path}: {error.strerror}") from error
+    if listen.http_certificate:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(listen.http_certificate, listen.http_key, password=_no_password)
+        except (OSError, ValueError) as error:
+            raise BadInput(
+                f"{name}: `listen.http_certificate` and `listen.http_key` do not work: {error}",
+                hint="PEM files: the certificate chain, and its key without a password",
+            ) from error
+
+
+def _no_password() -> str:
+    raise ValueError("the key asks for a password")
 
 
 def host_port(text: str, where: str) -> tuple[str, int]:
@@ -110,7 +135,8 @@ def host_port(text: str, where: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether what goes there stays on this machine. Any other name may lead anywhere."""
     if host == "localhost":
         return True
     try:
@@ -120,13 +146,5 @@ def _loopback(host: str) -> bool:
 
 
 def home_of(option: Path | None = None) -> Path:
-    """The commander's folder: under `--home`, else $GARRISON_HOME, else ./farm where there is one, else /var/lib/garrison."""
-    if option is not None:
-        root = option
-    elif os.environ.get("GARRISON_HOME"):
-        root = Path(os.environ["GARRISON_HOME"])
-    elif (Path("farm") / "commander" / FILE).exists():
-        root = Path("farm")
-    else:
-        root = Path("/var/lib/garrison")
-    return root.absolute() / "commander"
+    """The commander's folder in the farm's home, which all three programs find by the same rule."""
+    return sentries.home_of(option) / "commander"

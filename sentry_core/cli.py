@@ -62,6 +62,7 @@ _KINDS: dict[int, Kind] = {}
 def commands(app: typer.Typer, kind: Kind) -> None:
     """Adds them to `app`."""
     _KINDS[id(app)] = kind
+    _add_version(app, kind)
     _add_run(app, kind)
     _add_enrol(app, kind)
     _add_status(app, kind)
@@ -84,6 +85,22 @@ def run_in_foreground(kind: Kind, home: Path | None) -> None:
         await daemon.run(kind.make_post(settings, state_dir, clock), settings, state_dir, clock)
 
     asyncio.run(work())
+
+
+def _add_version(app: typer.Typer, kind: Kind) -> None:
+    def show(wanted: bool) -> None:
+        if wanted:
+            from importlib.metadata import version
+
+            typer.echo(f"{kind.program} {version('garrison')}")
+            raise typer.Exit
+
+    @app.callback()
+    def before_any_command(
+        # not in Annotated: `show` belongs to this kind, and annotations are read where only the module's names are known
+        _: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True, callback=show),
+    ) -> None:
+        pass
 
 
 def _add_run(app: typer.Typer, kind: Kind) -> None:

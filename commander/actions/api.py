@@ -59,19 +59,19 @@ def router(actions: Actions) -> APIRouter:
 
     @routes.get("/{action_id}")
     async def get(action_id: str) -> dict[str, Any]:
-        """One order, with what its sentry reported."""
-        row = await actions.get(action_id)
-        return {**shown(row), "reports": [_report(one) for one in await actions.reports(action_id)]}
+        """One order, by its id or how that ends, with what its sentry reported."""
+        row = await actions.get(await actions.id_of(action_id))
+        return {**shown(row), "reports": [_report(one) for one in await actions.reports(row.id)]}
 
     @routes.get("/{action_id}/wait")
     async def wait(action_id: str, timeout_s: Annotated[float, Query(ge=0, le=60)] = 30.0) -> dict[str, Any]:
         """The order as soon as it has ended; as it stands when that takes longer."""
-        return shown(await actions.wait(action_id, timeout_s))
+        return shown(await actions.wait(await actions.id_of(action_id), timeout_s))
 
     @routes.post("/{action_id}/cancel")
     async def cancel(action_id: str, request: Request) -> dict[str, Any]:
         """Calls it back, if it has not started."""
-        return shown(await actions.cancel(request.state.caller, action_id))
+        return shown(await actions.cancel(request.state.caller, await actions.id_of(action_id)))
 
     return routes
 

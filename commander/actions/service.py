@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -32,6 +33,7 @@ from garrison.words import POWER_ACTIONS, ActionKind, ActionState
 
 log = logging.getLogger(__name__)
 
+_TAIL = re.compile(r"[0-9a-f-]{6,35}")
 MAX_DEVICES = 10_000
 MAX_WAIT_S = 300.0
 TICK_S = 5.0
@@ -258,6 +260,16 @@ class Actions:
         if row is None:
             raise NotFound(f"there is no order {action_id}", hint="`commander actions list` shows them")
         return row
+
+    async def id_of(self, ref: str) -> str:
+        """The id that `ref` is, or is the end of: 6 characters or more. NotFound, BadInput."""
+        given = ref.strip().lower()
+        if not _TAIL.fullmatch(given):
+            return ref
+        found = await self._db.read(lambda c: store.ending(c, given))
+        if len(found) > 1:
+            raise BadInput(f"several orders end with {ref}", hint="give more of the id")
+        return found[0] if found else ref
 
     async def reports(self, action_id: str) -> list[ReportRow]:
         """What its sentry said of it, in the order it came."""

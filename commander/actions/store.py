@@ -97,6 +97,11 @@ def one(c: sqlite3.Connection, action_id: str) -> ActionRow | None:
     return _row(found) if found else None
 
 
+def ending(c: sqlite3.Connection, tail: str) -> list[str]:
+    """Ids of orders that end so; two are enough to know that it is not one. `tail`: hexadecimal digits and dashes only."""
+    return [row[0] for row in c.execute("select id from actions where id like ? limit 2", (f"%{tail}",))]
+
+
 def open_of(c: sqlite3.Connection, device_id: int) -> ActionRow | None:
     found = c.execute(
         f"select {_ACTION} from actions where device_id = ? and state < 6",  # noqa: S608  # our own constant

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from commander.cli import shown
-from commander.cli.client import Api, target_of
+from commander.cli.client import Api, in_path, target_of
 from commander.cli.devices import Json
 
 app = typer.Typer(help="Tokens for people and programs; the farm has no passwords to guess.", no_args_is_help=True)
@@ -26,7 +26,7 @@ def list_(context: typer.Context, json_: Json = False) -> None:
     """All tokens, without their secrets."""
     with Api(target_of(context)) as api:
         rows = api.get("/tokens")["tokens"]
-    shown.listing(rows, COLUMNS, json_, "no tokens")
+    shown.listing(rows, COLUMNS, json_, "no tokens", ("created_ms",))
 
 
 @app.command()
@@ -47,7 +47,7 @@ def add(
 def remove(context: typer.Context, token: Annotated[str, typer.Argument(help="Its id.")]) -> None:
     """Takes a token back at once."""
     with Api(target_of(context)) as api:
-        api.delete(f"/tokens/{token}")
+        api.delete(f"/tokens/{in_path(token)}")
     typer.echo(f"token {token} is gone")
 
 

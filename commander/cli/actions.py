@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from commander.cli import shown
-from commander.cli.client import Api, Target, target_of
+from commander.cli.client import Api, Target, in_path, target_of
 from commander.cli.devices import Json
 from garrison.faults import Fault
 
@@ -21,9 +21,11 @@ COLUMNS: shown.Columns = {
     "device": ("Device", shown.text),
     "state": ("State", shown.text),
     "asked_by": ("Asked by", shown.text),
-    "created_ms": ("At", shown.when),
-    "text": ("", shown.text),
+    "created_ms": ("At", shown.day_and_time),
+    "simulated": ("", shown.flag),
+    "text": ("", lambda value: shown.text(value) if value else ""),
 }
+SPARE = ("asked_by", "created_ms")
 
 
 @app.command("list")
@@ -37,22 +39,24 @@ def list_(
     """The newest orders."""
     with Api(target_of(context)) as api:
         rows = api.get("/actions", state=state, device=device, limit=limit)["actions"]
-    shown.listing(rows, COLUMNS, json_, "no orders")
+    _listing(rows, json_)
 
 
 @app.command()
-def show(context: typer.Context, action: Annotated[str, typer.Argument(help="Its id.")], json_: Json = False) -> None:
+def show(
+    context: typer.Context, action: Annotated[str, typer.Argument(help="Its id, or how it ends.")], json_: Json = False
+) -> None:
     """One order with what was observed."""
     with Api(target_of(context)) as api:
-        row = api.get(f"/actions/{action}")
+        row = api.get(f"/actions/{in_path(action)}")
     shown.as_json(row) if json_ else shown.facts(row)
 
 
 @app.command()
-def cancel(context: typer.Context, action: Annotated[str, typer.Argument(help="Its id.")]) -> None:
+def cancel(context: typer.Context, action: Annotated[str, typer.Argument(help="Its id, or how it ends.")]) -> None:
     """Calls an order back, if it has not started."""
     with Api(target_of(context)) as api:
-        row = api.post(f"/actions/{action}/cancel")
+        row = api.post(f"/actions/{in_path(action)}/cancel")
     typer.echo(f"{row['id']}: {row['state']}")
 
 
@@ -68,18 +72,30 @@ def order(
     ask(context, "/actions", {"kind": kind.replace("-", "_"), "devices": devices, "arguments": arguments}, wait, json_)
 
 
+def _listing(rows: list[dict[str, Any]], json_: bool) -> None:
+    columns = {**COLUMNS, "id": ("ID", shown.ends(row["id"] for row in rows))}
+    if not any(row["simulated"] for row in rows):
+        del columns["simulated"]
+    shown.listing(rows, columns, json_, "no orders", SPARE)
+
+
 def ask(context: typer.Context, path: str, body: dict[str, Any], wait: float, json_: bool) -> None:
     """Sends an order, follows it to its end, and fails when one of them did not succeed."""
     target = target_of(context)
     with Api(target) as api:
         answer = api.post(path, body)
-    rows = [_followed(target, row, wait, quiet=json_) for row in answer["actions"]]
+    try:
+        rows = [_followed(target, row, wait, quiet=json_) for row in answer["actions"]]
+    except KeyboardInterrupt:
+        ids = ", ".join(row["id"] for row in answer["actions"])
+        shown.stderr(f"no longer waiting, but what was ordered goes on: `commander actions show` {ids}")
+        raise typer.Exit(130) from None
     refused = answer.get("refused", [])
     if json_:
         shown.as_json({"actions": rows, "refused": refused})
     else:
         if rows:
-            shown.listing(rows, COLUMNS, False, "")
+            _listing(rows, False)
         for item in refused:
             shown.stderr(f"refused for {item['device']}: {item['text']}" + (f" ({item['hint']})" if item.get("hint") else ""))
     failed = [row for row in rows if row["state"] in ("failed", "refused", "expired", "cancelled", "unknown")]

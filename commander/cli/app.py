@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +26,12 @@ app = typer.Typer(
 )
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"commander {version('garrison')}")
+        raise typer.Exit
+
+
 @app.callback()
 def connect(
     context: typer.Context,
@@ -31,8 +40,12 @@ def connect(
         str, typer.Option(help="Another machine's commander, https://host:port; needs a token.", envvar="GARRISON_URL")
     ] = "",
     token_file: Annotated[Path | None, typer.Option(help="A file with the token (or set GARRISON_TOKEN).")] = None,
+    ca_file: Annotated[
+        Path | None, typer.Option(help="With --url: a PEM file with the CA of its certificate, when the system does not know it.")
+    ] = None,
+    _: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_version)] = False,
 ) -> None:
-    context.obj = Target(home_of(home), url, token_from(token_file) if url else "")
+    context.obj = Target(home_of(home), url, token_from(token_file) if url else "", ca_file)
 
 
 for part in (overview, history, daemon):
@@ -50,15 +63,33 @@ app.add_typer(access.app, name="tokens")
 
 def main() -> None:
     """Entry point. Every error is one line that says what was wrong, one that says what to do, and exit code 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot draw a bar gets a "?"
     try:
         app(standalone_mode=True)
     except Fault as fault:
-        stderr(f"error: {fault.text}")
-        if fault.hint:
-            stderr(f"hint: {fault.hint}")
-        sys.exit(1)
+        _say(fault)
+    except ExceptionGroup as group:
+        faults = [one for one in leaves(group) if isinstance(one, Fault)]
+        if not faults:
+            raise
+        _say(faults[0])
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read has seen enough
     except OSError as error:
-        stderr(f"error: {error.filename or ''}: {error.strerror or error}".replace("error: :", "error:"))
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        stderr(f"error: {error.filename}: {error.strerror}" if error.filename else f"error: {error.strerror or error}")
+    else:
+        return
+    sys.exit(1)
+
+
+def _say(fault: Fault) -> None:
+    stderr(f"error: {fault.text}")
+    if fault.hint:
+        stderr(f"hint: {fault.hint}")
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """The errors themselves, of whatever depth."""
+    return [leaf for one in group.exceptions for leaf in (leaves(one) if isinstance(one, BaseExceptionGroup) else [one])]

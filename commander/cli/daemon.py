@@ -63,10 +63,14 @@ def run(context: typer.Context) -> None:
 
 
 def config_check(context: typer.Context) -> None:
-    """Reads the settings file and says what is wrong with it."""
+    """Reads the settings file, the files that it names, and the farm's certificate authority, and says what is wrong with them."""
+    from commander.access.ca import Authority
+
     home = target_of(context).home
     settings.load(home)
     typer.echo(f"{home / settings.FILE} is good")
+    Authority.open(home / "ca")
+    typer.echo(f"{home / 'ca'} is good")
 
 
 def config_example() -> None:

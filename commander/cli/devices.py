@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from commander.cli import shown
-from commander.cli.client import Api, target_of
+from commander.cli.client import Api, in_path, secret_of, target_of
 
 app = typer.Typer(help="Rigs and ASIC miners.", no_args_is_help=True)
 
@@ -32,6 +32,9 @@ COLUMNS: shown.Columns = {
     "simulated": ("", shown.flag),
 }
 
+SPARE = ("sentry", "address", "kind", "uptime_s", "model", "age_s", "power_w", "temp_c")
+NONE = "no devices yet: `commander sentries token --kind rig` lets a rig join"
+
 
 @app.command("list")
 def list_(
@@ -44,14 +47,14 @@ def list_(
     """All devices with what they do now."""
     with Api(target_of(context)) as api:
         rows = api.get("/devices", state=state, kind=kind, tag=tag)["devices"]
-    shown.listing(rows, COLUMNS, json_, "no devices yet: `commander sentries token --kind rig` lets a rig join")
+    shown.listing(rows, COLUMNS, json_, "no such devices" if state or kind or tag else NONE, SPARE)
 
 
 @app.command()
 def show(context: typer.Context, device: Ref, json_: Json = False) -> None:
     """One device with everything known, and what is not."""
     with Api(target_of(context)) as api:
-        row = api.get(f"/devices/{device}")
+        row = api.get(f"/devices/{in_path(device)}")
     if json_:
         shown.as_json(row)
     else:
@@ -127,18 +130,18 @@ def maintenance(context: typer.Context, device: Ref, off: Annotated[bool, typer.
 def remove(context: typer.Context, device: Ref) -> None:
     """Stops watching a device. Its history stays."""
     with Api(target_of(context)) as api:
-        api.delete(f"/devices/{device}")
+        api.delete(f"/devices/{in_path(device)}")
     typer.echo(f"device {device} is no longer watched")
 
 
 def _change(context: typer.Context, device: str, change: dict[str, Any]) -> None:
     with Api(target_of(context)) as api:
-        row = api.patch(f"/devices/{device}", change)
+        row = api.patch(f"/devices/{in_path(device)}", change)
     typer.echo(f"{row['id']}  {row['name']}  {' '.join(row.get('tags') or [])}".rstrip())
 
 
 def password_from(path: Path | None) -> str | None:
     """A password never stands on a command line: from a file, or from GARRISON_DEVICE_PASSWORD."""
     if path is not None:
-        return path.read_text(encoding="utf-8").strip("\r\n")
+        return secret_of(path, "password").strip("\r\n")
     return os.environ.get("GARRISON_DEVICE_PASSWORD")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import sys
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
 from commander.cli import shown
-from commander.cli.client import Api, target_of
+from commander.cli.client import Api, in_path, target_of
 from commander.cli.devices import Json, Ref
 from garrison.catalogue import METRICS
 from garrison.faults import BadInput
@@ -37,7 +38,9 @@ def history(
     if metric not in METRICS:
         raise BadInput(f"no metric {metric!r}", hint=f"one of {', '.join(METRICS)}")
     with Api(target_of(context), timeout_s=120) as api:
-        found = api.get(f"/devices/{device}/history", metric=metric, component=component, since=since, until=until, step=step)
+        found = api.get(
+            f"/devices/{in_path(device)}/history", metric=metric, component=component, since=since, until=until, step=step
+        )
     points: list[dict[str, Any]] = found["points"]
     if json_:
         shown.as_json(found)
@@ -53,7 +56,7 @@ def _csv(points: list[dict[str, Any]], metric: str) -> None:
     writer.writerow(["at_ms", "at", *(f"{metric}_{name}" if name != "value" else metric for name in names)])
     for point in points:
         values = ["" if point[name] is None else point[name] for name in names]
-        writer.writerow([point["at_ms"], shown.when(point["at_ms"]), *values])
+        writer.writerow([point["at_ms"], datetime.fromtimestamp(point["at_ms"] / 1000, UTC).isoformat(), *values])
 
 
 def _table(points: list[dict[str, Any]], metric: str) -> None:

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
 from commander.cli import shown
 from commander.cli.client import Api, target_of
-from commander.cli.devices import COLUMNS, Json
-from garrison.faults import Unreachable
+from commander.cli.devices import COLUMNS, SPARE, Json
+from garrison.faults import Unavailable, Unreachable
 
 WATCHED: shown.Columns = {key: COLUMNS[key] for key in COLUMNS if key not in ("kind", "sentry")}
+
+EVENTS: shown.Columns = {
+    "at_ms": ("At", shown.day_and_time),
+    "kind": ("What", shown.text),
+    "severity": ("Severity", shown.text),
+    "device_id": ("Device", shown.text),
+    "text": ("", shown.text),
+}
 
 
 def add_to(app: typer.Typer) -> None:
     app.command()(status)
     app.command()(watch)
+    app.command()(events)
 
 
 def status(context: typer.Context, json_: Json = False) -> None:
@@ -28,6 +38,19 @@ def status(context: typer.Context, json_: Json = False) -> None:
     with Api(target_of(context)) as api:
         found = api.get("/status")
     shown.as_json(found) if json_ else shown.console().print(_summary(found))
+
+
+def events(
+    context: typer.Context,
+    device: Annotated[str | None, typer.Option(help="Only of this device.")] = None,
+    sentry: Annotated[str | None, typer.Option(help="Only of this sentry.")] = None,
+    limit: Annotated[int, typer.Option(help="The newest so many.", min=1, max=1000)] = 50,
+    json_: Json = False,
+) -> None:
+    """What happened, the newest first."""
+    with Api(target_of(context)) as api:
+        rows = api.get("/events", device=device, sentry=sentry, limit=limit)["events"]
+    shown.listing(rows, EVENTS, json_, "nothing happened yet", ("severity", "device_id"))
 
 
 def watch(
@@ -39,16 +62,17 @@ def watch(
     screen = shown.console()
     target = target_of(context)
     done = 0
-    with Live(console=screen, auto_refresh=False, screen=False, transient=False) as live:
+    live = Live(console=screen, auto_refresh=False, screen=False, transient=False) if screen.is_terminal else None
+    with live or contextlib.nullcontext(), contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how it ends
         while True:
             try:
                 with Api(target) as api:
                     found, rows = api.get("/status"), api.get("/devices")["devices"]
-                view: RenderableType = _view(found, rows, screen.height - 8)
+                view: RenderableType = _view(found, rows, screen)
                 line = _line(found)
-            except Unreachable as fault:
-                view, line = Text(f"{fault.text}; trying again", style="red"), fault.text
-            if screen.is_terminal:
+            except (Unreachable, Unavailable) as fault:
+                view, line = Text(f"{fault.text}; trying again", style="red"), f"{fault.text}; trying again"
+            if live:
                 live.update(view, refresh=True)
             else:
                 typer.echo(line)
@@ -58,11 +82,11 @@ def watch(
             time.sleep(every)  # a person watches; nothing waits for this
 
 
-def _view(found: dict[str, Any], rows: list[dict[str, Any]], room: int) -> RenderableType:
+def _view(found: dict[str, Any], rows: list[dict[str, Any]], screen: Console) -> RenderableType:
     parts: list[RenderableType] = [_summary(found), Text()]
     if rows:
-        fitting = rows[: max(room, 5)]
-        parts.append(shown.table(fitting, WATCHED))
+        fitting = rows[: max(screen.height - 8, 5)]
+        parts.append(shown.table(fitting, shown.fit(fitting, WATCHED, screen.width, SPARE)))
         if len(fitting) < len(rows):
             parts.append(Text(f"… and {len(rows) - len(fitting)} more: `commander devices list`", style="dim"))
     else:
@@ -87,7 +111,11 @@ def _summary(found: dict[str, Any]) -> RenderableType:
 
 def _by_coin(rows: list[dict[str, Any]]) -> str:
     """Hashrates of different algorithms are never added up."""
-    return ",  ".join(f"{shown.hashrate(row['hashrate_hs'])} {row['algorithm'] or ''}".rstrip() for row in rows) or shown.NOT_KNOWN
+    return ",  ".join(f"{shown.hashrate(row['hashrate_hs'])} {_of(row)}" for row in rows) or shown.NOT_KNOWN
+
+
+def _of(row: dict[str, Any]) -> str:
+    return shown.text(row["algorithm"]) if row["algorithm"] else f"(unknown algorithm, {row['devices']} devices)"
 
 
 def _counts(states: dict[str, int]) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from commander.cli import shown
-from commander.cli.client import Api, target_of
+from commander.cli.client import Api, in_path, target_of
 from commander.cli.devices import Json, password_from
 from garrison.faults import BadInput
 
@@ -40,14 +40,14 @@ def list_(context: typer.Context, json_: Json = False) -> None:
     """All boards."""
     with Api(target_of(context)) as api:
         rows = api.get("/relays")["relays"]
-    shown.listing(rows, COLUMNS, json_, "no relay boards yet: `commander relays add`")
+    shown.listing(rows, COLUMNS, json_, "no relay boards yet: `commander relays add`", ("outlets", "sentry", "id"))
 
 
 @app.command()
 def show(context: typer.Context, board: Ref, json_: Json = False) -> None:
     """One board with its outlets."""
     with Api(target_of(context)) as api:
-        row = api.get(f"/relays/{board}")
+        row = api.get(f"/relays/{in_path(board)}")
     if json_:
         shown.as_json(row)
     else:
@@ -100,7 +100,9 @@ def map_(
 ) -> None:
     """Says which device an outlet feeds. Nothing unmapped is ever switched."""
     with Api(target_of(context)) as api:
-        api.post(f"/relays/{board}/outlets/{outlet}", {"device": device, "circuit": circuit, "protected": protected})
+        api.post(
+            f"/relays/{in_path(board)}/outlets/{in_path(outlet)}", {"device": device, "circuit": circuit, "protected": protected}
+        )
     typer.echo(f"outlet {outlet} of {board} feeds {device}")
 
 
@@ -110,7 +112,7 @@ def unmap(
 ) -> None:
     """Forgets what an outlet feeds."""
     with Api(target_of(context)) as api:
-        api.delete(f"/relays/{board}/outlets/{outlet}")
+        api.delete(f"/relays/{in_path(board)}/outlets/{in_path(outlet)}")
     typer.echo(f"outlet {outlet} of {board} feeds nothing that we know")
 
 
@@ -118,7 +120,7 @@ def unmap(
 def remove(context: typer.Context, board: Ref) -> None:
     """Removes a board."""
     with Api(target_of(context)) as api:
-        api.delete(f"/relays/{board}")
+        api.delete(f"/relays/{in_path(board)}")
     typer.echo(f"board {board} is removed")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from commander.cli import shown
-from commander.cli.client import Api, target_of
+from commander.cli.client import Api, in_path, target_of
 from commander.cli.devices import Json
 
 app = typer.Typer(help="The sentries: who may join, who is there, who is shut out.", no_args_is_help=True)
@@ -22,8 +22,9 @@ COLUMNS: shown.Columns = {
     "fingerprint": ("Fingerprint", shown.text),
     "address": ("Address", shown.text),
     "software": ("Software", shown.text),
-    "seen_ms": ("Last seen", shown.when),
+    "seen_ms": ("Last seen", shown.day_and_time),
 }
+SPARE = ("software", "address", "seen_ms", "id")
 
 
 @app.command()
@@ -48,14 +49,15 @@ def list_(context: typer.Context, json_: Json = False) -> None:
     """All sentries, those that wait for approval too."""
     with Api(target_of(context)) as api:
         rows = api.get("/sentries")["sentries"]
-    shown.listing(rows, COLUMNS, json_, "no sentries yet: `commander sentries token` lets one join")
+    columns = {**COLUMNS, "id": ("ID", shown.beginnings(row["id"] for row in rows))}
+    shown.listing(rows, columns, json_, "no sentries yet: `commander sentries token` lets one join", SPARE)
 
 
 @app.command()
 def show(context: typer.Context, sentry: Ref, json_: Json = False) -> None:
     """One sentry."""
     with Api(target_of(context)) as api:
-        row = api.get(f"/sentries/{sentry}")
+        row = api.get(f"/sentries/{in_path(sentry)}")
     shown.as_json(row) if json_ else shown.facts(row)
 
 
@@ -63,7 +65,7 @@ def show(context: typer.Context, sentry: Ref, json_: Json = False) -> None:
 def approve(context: typer.Context, sentry: Ref) -> None:
     """Lets a waiting sentry in. Compare the fingerprint with the one it shows first."""
     with Api(target_of(context)) as api:
-        row = api.post(f"/sentries/{sentry}/approve")
+        row = api.post(f"/sentries/{in_path(sentry)}/approve")
     typer.echo(f"{row['name']} ({row['id']}) may work: {row['fingerprint']}")
 
 
@@ -75,7 +77,7 @@ def revoke(
 ) -> None:
     """Shuts a sentry out at once and for ever."""
     with Api(target_of(context)) as api:
-        row = api.post(f"/sentries/{sentry}/revoke", {"reason": reason})
+        row = api.post(f"/sentries/{in_path(sentry)}/revoke", {"reason": reason})
     typer.echo(f"{row['name']} ({row['id']}) is revoked")
 
 
@@ -83,5 +85,5 @@ def revoke(
 def name(context: typer.Context, sentry: Ref, new: Annotated[str, typer.Argument(help="The new name.")]) -> None:
     """Gives a sentry a name."""
     with Api(target_of(context)) as api:
-        row = api.patch(f"/sentries/{sentry}", {"name": new})
+        row = api.patch(f"/sentries/{in_path(sentry)}", {"name": new})
     typer.echo(f"{row['id']}  {row['name']}")

@@ -10,7 +10,7 @@ import typer
 
 from commander.cli import shown
 from commander.cli.actions import Wait, ask
-from commander.cli.client import Api, target_of
+from commander.cli.client import Api, in_path, target_of
 from commander.cli.devices import Json
 from garrison.faults import BadInput
 
@@ -34,6 +34,17 @@ PROGRAMS: shown.Columns = {
     "location": ("From", shown.text),
     "sha256": ("SHA-256", shown.text),
     "simulated": ("", shown.flag),
+}
+
+DRIFT: shown.Columns = {
+    "device_id": ("ID", shown.text),
+    "device": ("Device", shown.text),
+    "state": ("State", shown.text),
+    "wanted_name": ("Should run", shown.text),
+    "wanted": ("Revision", shown.text),
+    "running": ("Runs", shown.text),
+    "simulated": ("", shown.flag),
+    "text": ("Why", lambda value: shown.text(value) if value else "as it should"),
 }
 
 
@@ -78,7 +89,7 @@ def list_(context: typer.Context, json_: Json = False) -> None:
     """All flight sheets."""
     with Api(target_of(context)) as api:
         rows = api.get("/sheets")["sheets"]
-    shown.listing(rows, COLUMNS, json_, "no flight sheets yet: `commander sheets create`")
+    shown.listing(rows, COLUMNS, json_, "no flight sheets yet: `commander sheets create`", ("version", "program", "wallet"))
 
 
 @app.command()
@@ -90,7 +101,7 @@ def show(
 ) -> None:
     """One flight sheet: the template, and what becomes of it."""
     with Api(target_of(context)) as api:
-        row = api.get(f"/sheets/{sheet}", device=device)
+        row = api.get(f"/sheets/{in_path(sheet)}", device=device)
     shown.as_json(row) if json_ else shown.facts(row)
 
 
@@ -103,15 +114,27 @@ def apply(
     json_: Json = False,
 ) -> None:
     """Has devices mine it. What does not mine on the new pool in time goes back to its last good sheet."""
-    ask(context, f"/sheets/{sheet}/apply", {"devices": devices}, wait, json_)
+    ask(context, f"/sheets/{in_path(sheet)}/apply", {"devices": devices}, wait, json_)
 
 
 @app.command()
 def remove(context: typer.Context, sheet: Ref) -> None:
     """Removes a sheet that no device uses."""
     with Api(target_of(context)) as api:
-        api.delete(f"/sheets/{sheet}")
+        api.delete(f"/sheets/{in_path(sheet)}")
     typer.echo(f"flight sheet {sheet} is gone")
+
+
+@app.command()
+def drift(
+    context: typer.Context,
+    all_: Annotated[bool, typer.Option("--all", help="Also devices that run what they should.")] = False,
+    json_: Json = False,
+) -> None:
+    """Devices that do not run what was last applied to them."""
+    with Api(target_of(context)) as api:
+        rows = api.get("/drift", all=all_)["devices"]
+    shown.listing(rows, DRIFT, json_, "no device" if all_ else "every device runs what was applied to it", ("running", "wanted"))
 
 
 @programs.command("add")
@@ -137,7 +160,19 @@ def list_programs(context: typer.Context, json_: Json = False) -> None:
     """All pinned programs."""
     with Api(target_of(context)) as api:
         rows = api.get("/programs")["programs"]
-    shown.listing(rows, PROGRAMS, json_, "no programs yet: `commander programs add`")
+    shown.listing(rows, PROGRAMS, json_, "no programs yet: `commander programs add`", ("sha256",))
+
+
+@programs.command("remove")
+def remove_program(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The program.")],
+    version: Annotated[str, typer.Argument(help="Its version.")],
+) -> None:
+    """Removes a pinned program that no sheet names."""
+    with Api(target_of(context)) as api:
+        api.delete(f"/programs/{in_path(name)}/{in_path(version)}")
+    typer.echo(f"{name} {version} is no longer pinned")
 
 
 def _digest(path: Path) -> str:

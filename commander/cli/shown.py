@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -41,29 +44,66 @@ Shape = Callable[[Any], str]
 Columns = Mapping[str, tuple[str, Shape]]
 """Key in the row to (heading, how it looks)."""
 
+SENTENCES = frozenset({"text", "refusals", "location"})
+"""Columns that are wrapped; all others are cut with … where the terminal is too narrow."""
+SENTENCE_WIDTH = 24
+NO_TERMINAL = 1000
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""What ends a line or moves a terminal's cursor. Devices and their names tell us texts; none of them may draw."""
+
 
 def console() -> Console:
-    return Console(highlight=False, soft_wrap=False)
+    """As wide as the terminal; a file or a pipe gets whole lines, for whoever cuts and searches them."""
+    sized = sys.stdout.isatty() or os.environ.get("COLUMNS")
+    return Console(highlight=False, soft_wrap=False, width=None if sized else NO_TERMINAL)
 
 
 def as_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    written = json.dumps(value, ensure_ascii=False, indent=2)
+    typer.echo(re.sub(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069]", lambda found: f"\\u{ord(found[0]):04x}", written))
 
 
-def listing(rows: Sequence[Mapping[str, Any]], columns: Columns, json_wanted: bool, nothing: str) -> None:
-    """The rows as JSON, as a table, or the sentence `nothing` when there are none."""
+def listing(
+    rows: Sequence[Mapping[str, Any]], columns: Columns, json_wanted: bool, nothing: str, spare: Sequence[str] = ()
+) -> None:
+    """The rows as JSON, as a table, or the sentence `nothing` when there are none.
+
+    `spare`: the columns that a narrow terminal does without, the first of them first.
+    """
     if json_wanted:
         as_json(rows)
     elif rows:
-        console().print(table(rows, columns))
+        screen = console()
+        fitting = fit(rows, columns, screen.width, spare)
+        screen.print(table(rows, fitting))
+        left_out = [heading for key, (heading, _) in columns.items() if key not in fitting and heading]
+        if left_out:
+            screen.print(f"[dim]too narrow for: {', '.join(left_out)} (--json has all)[/dim]")
     else:
         typer.echo(nothing)
+
+
+def fit(rows: Iterable[Mapping[str, Any]], columns: Columns, width: int, spare: Sequence[str]) -> Columns:
+    """The columns that have room. Columns of which no row knows anything go first."""
+    rows = list(rows)
+    widths = {key: _width(key, heading, [shape(row.get(key)) for row in rows]) for key, (heading, shape) in columns.items()}
+    empty = [key for key in spare if all(row.get(key) in (None, "", []) for row in rows)]
+    for key in [*empty, *(key for key in spare if key not in empty)]:
+        if sum(widths.values()) + 2 * (len(widths) - 1) <= width:
+            break
+        widths.pop(key, None)
+    return {key: columns[key] for key in columns if key in widths}
+
+
+def _width(key: str, heading: str, cells: Iterable[str]) -> int:
+    widest = max(cell_len(heading), *(cell_len(cell) for cell in cells)) if cells else cell_len(heading)
+    return min(widest, SENTENCE_WIDTH) if key in SENTENCES else widest
 
 
 def table(rows: Iterable[Mapping[str, Any]], columns: Columns, title: str | None = None) -> Table:
     drawn = Table(title=title, box=None, header_style="bold", pad_edge=False)
     for key, (heading, shape) in columns.items():
-        drawn.add_column(heading, justify="right" if shape in RIGHT else "left", no_wrap=key in ("id", "state"))
+        drawn.add_column(heading, justify="right" if shape in RIGHT else "left", no_wrap=key not in SENTENCES)
     for row in rows:
         drawn.add_row(*(_cell(key, row.get(key), shape) for key, (_, shape) in columns.items()))
     return drawn
@@ -87,7 +127,7 @@ def _nested(value: Any) -> str:
     if not value:
         return NOT_KNOWN if value is None else "none"
     if isinstance(value, dict):
-        return "\n".join(f"{name}: {text(item)}" for name, item in value.items())
+        return "\n".join(f"{clean(str(name))}: {text(item)}" for name, item in value.items())
     return "\n".join(_line(item) for item in value)
 
 
@@ -97,6 +137,11 @@ def _line(value: Any) -> str:
     return text(value)
 
 
+def clean(value: str) -> str:
+    """Without what could move a terminal's cursor."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", value)
+
+
 def text(value: Any) -> str:
     if value is None or value == "":
         return NOT_KNOWN
@@ -104,7 +149,25 @@ def text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return ", ".join(text(item) for item in value) or NOT_KNOWN
-    return str(value)
+    return clean(str(value))
+
+
+def beginnings(ids: Iterable[str], least: int = 8) -> Shape:
+    """Shows so much of an id that it is one of its kind; the API takes that for the whole."""
+    known = set(ids)
+    length = least
+    while len({one[:length] for one in known}) < len(known):
+        length += 1
+    return lambda value: text(value)[:length]
+
+
+def ends(ids: Iterable[str], least: int = 8) -> Shape:
+    """The same from the end: ids that begin with their time differ there."""
+    known = set(ids)
+    length = least
+    while len({one[-length:] for one in known}) < len(known):
+        length += 1
+    return lambda value: text(value)[-length:]
 
 
 def flag(value: Any) -> str:
@@ -135,6 +198,11 @@ def duration(seconds: float | None) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def day_and_time(ms: int | None) -> str:
+    """The same without the year, for listings of the newest."""
+    return NOT_KNOWN if ms is None else when(ms)[5:]
 
 
 def when(ms: int | None) -> str:
@@ -177,4 +245,4 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def stderr(line: str) -> None:
-    print(line, file=sys.stderr)  # noqa: T201  # typer's echo would need a context
+    print(clean(line), file=sys.stderr)  # noqa: T201  # typer's echo would need a context
