@@ -18,12 +18,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlencode
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-T = TypeVar("T")
 RIG_TOML = "[rig]\npoll_every_s = 1\n"
 
 COMMANDER_TOML = """\
@@ -59,7 +58,7 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def until(what: str, seen: Callable[[], T | None], limit_s: float = 60.0) -> T:
+def until(what: str, seen: Callable[..., Any], limit_s: float = 60.0) -> Any:
     """The first true thing that `seen` returns."""
     deadline = time.monotonic() + limit_s
     last: object = None
@@ -122,13 +121,18 @@ class Farm:
         assert "Traceback" not in done.stderr
         return done.stderr
 
-    def ordered(self, *arguments: str, limit_s: float = 120) -> dict[str, Any]:
-        """The one order that the command gave, at its end, however it ended. `reports` are with it."""
+    def all_ordered(self, *arguments: str, limit_s: float = 120) -> list[dict[str, Any]]:
+        """The orders that the command gave, at their end, however they ended. `reports` are with each."""
         done = self.run("commander", *arguments, "--json", limit_s=limit_s)
         assert done.stdout, done.stderr
-        (row,) = json.loads(done.stdout)["actions"]
-        assert (done.returncode == 0) == (row["state"] == "succeeded"), f"code {done.returncode} for {row}"
-        return dict(self.get(f"/actions/{row['id']}"))
+        rows = json.loads(done.stdout)["actions"]
+        assert (done.returncode == 0) == all(row["state"] == "succeeded" for row in rows), f"code {done.returncode} for {rows}"
+        return [dict(self.get(f"/actions/{row['id']}")) for row in rows]
+
+    def ordered(self, *arguments: str, limit_s: float = 120) -> dict[str, Any]:
+        """The one order that the command gave."""
+        (row,) = self.all_ordered(*arguments, limit_s=limit_s)
+        return row
 
     def get(self, path: str, **query: str) -> Any:
         """What the commander answers over its socket. AssertionError when it does not, so that `until` asks again."""
@@ -219,8 +223,8 @@ class Farm:
         assert rows, f"no device {name}"
         return dict(rows[0])
 
-    def until_device(self, name: str, *states: str, limit_s: float = 90) -> dict[str, Any]:
-        """The device as soon as it is in one of these states and its values are of now."""
+    def until_device(self, name: str, *states: str, limit_s: float = 90) -> Any:
+        """The device as soon as it is in one of these states."""
 
         def seen() -> dict[str, Any] | None:
             row = self.device(name)
@@ -229,7 +233,7 @@ class Farm:
 
         return until(f"{name} is {' or '.join(states)}", seen, limit_s)
 
-    def until_order(self, action: str, *states: str, limit_s: float = 90) -> dict[str, Any]:
+    def until_order(self, action: str, *states: str, limit_s: float = 90) -> Any:
         """The order as soon as it is in one of these states; with none: as soon as it has ended."""
 
         def seen() -> dict[str, Any] | None:

@@ -11,6 +11,8 @@ from tests.e2e.processes import Farm, farm_at, until
 
 pytestmark = pytest.mark.timeout(300)
 KINDS = ("modern", "old")
+NUMBERS = (1, 2)
+POOLS = ["stratum+tcp://one.btc.invalid:3333", "stratum+tcp://one2.btc.invalid:3333"]
 FACTORY = "stratum+tcp://pool.invalid:3333"
 
 
@@ -36,35 +38,36 @@ def farm(hall: Hall, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]
         yield farm
 
 
-@pytest.mark.parametrize("number", [1, 2], ids=KINDS)
-def test_coin_switch_and_a_dead_pool(farm: Farm, hall: Hall, number: int) -> None:
-    """Applied: the device's own configuration holds the pools in their order, it mines there, and the order says so after
-    reading it. Applied again: not a byte is written. A dead pool: the device gets back the pools it had before."""
-    name = f"miner-{number}"
-    assert farm.until_device(name, "mining", "starting")["simulated"]
-    assert hall.conf_pools(number) == [FACTORY]
+def test_coin_switch_and_a_dead_pool(farm: Farm, hall: Hall) -> None:
+    """Applied to both at once: each device's own configuration holds the pools in their order, it mines there, and the order
+    says so after reading it. Applied again: not a byte is written. A dead pool: each gets back the pools it had before."""
+    names = [f"miner-{number}" for number in NUMBERS]
+    assert all(farm.until_device(name, "mining", "starting")["simulated"] for name in names)
+    assert [hall.conf_pools(number) for number in NUMBERS] == [[FACTORY], [FACTORY]]
 
-    first = farm.ordered("sheets", "apply", "one", name)
-    assert first["state"] == "succeeded", first
-    assert "one.btc.invalid:3333" in first["text"]
-    assert hall.conf_pools(number) == ["stratum+tcp://one.btc.invalid:3333", "stratum+tcp://one2.btc.invalid:3333"]
-    users = [pool["user"] for pool in hall.miners[number - 1].conf["pools"][:2]]
-    assert users == [f"account-1.{name}"] * 2
-    assert "verifying" in [report["state"] for report in first["reports"]]
-    until("the fleet shows the new pools", lambda: "one.btc.invalid" in farm.get(f"/devices/{name}")["pools"][0]["url"])
+    first = farm.all_ordered("sheets", "apply", "one", *names)
+    for row, name, miner in zip(first, names, hall.miners, strict=True):
+        assert (row["device"], row["state"]) == (name, "succeeded"), row
+        assert "one.btc.invalid:3333" in row["text"]
+        assert "verifying" in [report["state"] for report in row["reports"]]
+        assert [pool["user"] for pool in miner.conf["pools"][:2]] == [f"account-1.{name}"] * 2
+    assert [hall.conf_pools(number) for number in NUMBERS] == [POOLS, POOLS]
+    for name in names:
+        until("the fleet shows the new pools", lambda name=name: "one.btc" in farm.get(f"/devices/{name}")["pools"][0]["url"])
 
-    writes = len(hall.miners[number - 1].writes)
-    again = farm.ordered("sheets", "apply", "one", name)
-    assert again["state"] == "succeeded", again
-    assert again["result"]["changed"] == "false"
-    assert len(hall.miners[number - 1].writes) == writes
+    writes = [len(miner.writes) for miner in hall.miners]
+    for row in farm.all_ordered("sheets", "apply", "one", *names):
+        assert row["state"] == "succeeded", row
+        assert row["result"]["changed"] == "false"
+    assert [len(miner.writes) for miner in hall.miners] == writes
 
-    dead = farm.ordered("sheets", "apply", "dead", name)
-    assert dead["state"] == "failed", dead
-    assert dead["result"]["rolled_back"] == first["arguments"]["sheet"]["id"]
-    assert "went back" in dead["text"]
-    assert hall.conf_pools(number) == ["stratum+tcp://one.btc.invalid:3333", "stratum+tcp://one2.btc.invalid:3333"]
-    farm.until_device(name, "mining", "starting")
+    for row in farm.all_ordered("sheets", "apply", "dead", *names):
+        assert row["state"] == "failed", row
+        assert row["result"]["rolled_back"] == first[0]["arguments"]["sheet"]["id"]
+        assert "went back" in row["text"]
+    assert [hall.conf_pools(number) for number in NUMBERS] == [POOLS, POOLS]
+    for name in names:
+        farm.until_device(name, "mining", "starting")
 
 
 def test_a_device_that_says_yes_and_does_nothing(farm: Farm, hall: Hall) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,6 @@ def test_restored_commander_is_refilled(tmp_path: Path) -> None:
         assert [look for look in after if look["at_ms"] <= last_ms] == before
         times = [look["at_ms"] for look in after]
         assert len(set(times)) == len(times)
-        gaps_ms = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        gaps_ms = [later - earlier for earlier, later in pairwise(times)]
         usual_ms = sorted(gaps_ms)[len(gaps_ms) // 2]
         assert max(gaps_ms) < 5 * usual_ms, "what was seen while there was no commander is missing"

@@ -16,10 +16,10 @@ PROGRAM = ROOT / "tests" / "simulators" / "xmrig.py"
 VERSION = "6.26.0-simulated"
 
 
-@pytest.fixture
-def farm(tmp_path: Path) -> Iterator[Farm]:
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     """A rig with three sheets to choose from: two that work, and one whose pool is dead."""
-    with farm_at(tmp_path) as farm:
+    with farm_at(tmp_path_factory.mktemp("rig")) as farm:
         try:
             farm.ask("commander", "programs", "add", "xmrig", VERSION, "--location", str(PROGRAM), "--simulated")
             for name, pool in {"one": "one.xmr.invalid", "two": "two.xmr.invalid", "dead": "dead.xmr.invalid"}.items():
