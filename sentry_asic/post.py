@@ -31,6 +31,7 @@ class AsicPost:
     def __init__(self, settings: AsicSettings, state_dir: Path, clock: Clock) -> None:
         self._state_dir, self._clock = state_dir, clock
         self._assignment = Assignment()
+        self._own_poll_s = settings.poll.every_s
         pace = Pace(poll_every_s=settings.poll.every_s, slow_every_s=settings.poll.slow_every_s, at_once=settings.poll.at_once)
         self._orders: DeviceOrders | None = None
         self._watcher = Watcher(clock, pace, is_off=self._is_off, sheet_of=self._sheet_of)
@@ -58,7 +59,7 @@ class AsicPost:
     async def assign(self, assignment: Assignment) -> None:
         self._assignment = assignment
         power, relays = await self._open()
-        await relays.assign(assignment.boards, assignment.power.stagger_ms)
+        await relays.assign(assignment.boards, assignment.power.stagger_ms, assignment.poll_every_ms)
         self._watcher.assign(assignment.targets, assignment.poll_every_ms)
         await power.resume()
 
@@ -95,7 +96,7 @@ class AsicPost:
     async def _open(self) -> tuple[Power, Relays]:
         if self._power is None or self._relays is None:
             store = self._store = await PowerStore.open(self._state_dir / "power.db")
-            self._relays = Relays(self._clock, switches=store.switches)
+            self._relays = Relays(self._clock, switches=store.switches, poll_s=self._own_poll_s)
             self._power = Power(
                 store, self._relays, self._clock, answers=self._answers, silence=self._silence, can_ask=self._watcher.known
             )

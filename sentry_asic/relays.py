@@ -25,6 +25,8 @@ from sentry_core.post import Outbox
 log = logging.getLogger(__name__)
 POLL_S = 10.0
 SPREAD_S = 2.0
+STALE_S = 15.0
+"""So old a state may be when looks come faster than this: a switching in progress delays them."""
 _NO_SWITCHES = 0
 
 
@@ -49,7 +51,7 @@ def address_of(board: Board) -> BoardAddress:
 
 
 class Relays:
-    """`switches(board, outlet)`: how often this sentry switched it."""
+    """`switches(board, outlet)`: how often this sentry switched it. `poll_s`: our own pace, where the commander names none."""
 
     def __init__(
         self,
@@ -61,15 +63,17 @@ class Relays:
     ) -> None:
         self._clock = clock
         self._switches = switches
-        self._poll_s = poll_s
+        self._own_poll_s = self._poll_s = poll_s
         self._limits = limits or QueueLimits()
         self._stagger = Stagger(clock)
         self._watched: dict[str, _Watched] = {}
         self._gone: list[str] = []
         self._wake = asyncio.Event()
 
-    async def assign(self, boards: Sequence[Board], stagger_ms: int = 2000) -> None:
-        """The boards to watch from now on. One that cannot be opened (unknown kind, bad option) is watched as faulty."""
+    async def assign(self, boards: Sequence[Board], stagger_ms: int = 2000, poll_every_ms: int = 0) -> None:
+        """The boards to watch from now on. One that cannot be opened (unknown kind, bad option) is watched as faulty.
+        `poll_every_ms` 0: our own pace."""
+        self._poll_s = poll_every_ms / 1000 if poll_every_ms else self._own_poll_s
         self._stagger.every_s = stagger_ms / 1000
         wanted = {board.id: board for board in boards}
         for board_id in [b for b, w in self._watched.items() if wanted.get(b) != w.board]:
@@ -107,9 +111,10 @@ class Relays:
         return any(identity_of(board_id) == identity for board_id in self._watched)
 
     def state(self, board_id: str, outlet: str) -> PowerState:
-        """As last read; unknown when that is more than three looks ago, or the last look failed."""
+        """As last read; unknown when that is more than three looks (and `STALE_S`) ago, or the last look failed."""
         found = self._watched.get(board_id)
-        if found is None or found.seen_ms is None or self._clock.monotonic_ms() - found.seen_ms > 3000 * self._poll_s:
+        stale_ms = 1000 * max(STALE_S, 3 * self._poll_s)
+        if found is None or found.seen_ms is None or self._clock.monotonic_ms() - found.seen_ms > stale_ms:
             return PowerState.UNKNOWN
         return found.states.get(outlet, PowerState.UNKNOWN)
 
