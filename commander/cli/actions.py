@@ -9,7 +9,7 @@ import typer
 from commander.cli import shown
 from commander.cli.client import Api, Target, in_path, target_of
 from commander.cli.devices import Json
-from garrison.faults import Fault
+from garrison.faults import Fault, from_wire
 
 app = typer.Typer(help="Every order to hardware, and how it ended.", no_args_is_help=True)
 
@@ -23,9 +23,10 @@ COLUMNS: shown.Columns = {
     "asked_by": ("Asked by", shown.text),
     "created_ms": ("At", shown.day_and_time),
     "simulated": ("", shown.flag),
-    "text": ("", lambda value: shown.text(value) if value else ""),
+    "text": ("", shown.word),
 }
 SPARE = ("asked_by", "created_ms")
+NOT_DONE = ("failed", "refused", "expired", "cancelled", "unknown")
 
 
 @app.command("list")
@@ -90,20 +91,19 @@ def ask(context: typer.Context, path: str, body: dict[str, Any], wait: float, js
         ids = ", ".join(row["id"] for row in answer["actions"])
         shown.stderr(f"no longer waiting, but what was ordered goes on: `commander actions show` {ids}")
         raise typer.Exit(130) from None
-    refused = answer.get("refused", [])
+    refused: list[dict[str, Any]] = answer["refused"]
     if json_:
         shown.as_json({"actions": rows, "refused": refused})
-    else:
-        if rows:
-            _listing(rows, False)
-        for item in refused:
-            shown.stderr(f"refused for {item['device']}: {item['text']}" + (f" ({item['hint']})" if item.get("hint") else ""))
-    failed = [row for row in rows if row["state"] in ("failed", "refused", "expired", "cancelled", "unknown")]
-    if refused or failed:
-        words = [
-            f"{row['kind']} of {row['device']}: {row['state']}" + (f": {row['text']}" if row["text"] else "") for row in failed
-        ]
-        words += [f"{item['device']}: {item['text']}" for item in refused]
+    elif rows:
+        _listing(rows, False)
+    if refused and len(refused) + len(rows) == 1:
+        fault = from_wire(refused[0]["code"], refused[0]["text"])
+        fault.hint = refused[0]["hint"]
+        raise fault
+    failed = [row for row in rows if row["state"] in NOT_DONE]
+    words = [f"{row['kind']} of {row['device']}: {row['state']}" + (f": {row['text']}" if row["text"] else "") for row in failed]
+    words += [f"{item['device']} got no order: {item['text']}" for item in refused]
+    if words:
         raise Fault("; ".join(words))
 
 

@@ -22,7 +22,7 @@ app = typer.Typer(
     help="Watch and control a mining farm. The commands speak to the running commander; `init` and `run` start one.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["--help", "-h"]},
 )
 
 

@@ -68,8 +68,8 @@ def config_check(context: typer.Context) -> None:
 
     home = target_of(context).home
     settings.load(home)
-    typer.echo(f"{home / settings.FILE} is good")
     Authority.open(home / "ca")
+    typer.echo(f"{home / settings.FILE} is good")
     typer.echo(f"{home / 'ca'} is good")
 
 

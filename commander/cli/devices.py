@@ -62,9 +62,9 @@ def show(context: typer.Context, device: Ref, json_: Json = False) -> None:
         latest: list[dict[str, Any]] = row.get("latest") or []
         columns: shown.Columns = {
             "metric": ("Metric", shown.text),
-            "component": ("Of", shown.text),
-            "value": ("Now", shown.text),
-            "unit": ("", shown.text),
+            "component": ("Of", shown.word),
+            "value": ("Value", shown.text),
+            "unit": ("", shown.unit),
         }
         if latest:
             shown.console().print()

@@ -70,4 +70,5 @@ def _table(points: list[dict[str, Any]], metric: str) -> None:
     columns: shown.Columns = {"at_ms": ("At", shown.when), **{name: (f"{name} {unit}".strip(), shape) for name in names}}
     shown.console().print(shown.table(shown_points, columns, title=f"{metric}: {len(points)} points"))
     middle = "avg" if "avg" in names else names[0]
-    shown.console().print(shown.sparkline([point[middle] for point in points]), markup=False)
+    bars = shown.sparkline([point[middle] for point in points])
+    shown.console().print(bars or "no look in that time gave a value", markup=False)

@@ -22,7 +22,7 @@ EVENTS: shown.Columns = {
     "at_ms": ("At", shown.day_and_time),
     "kind": ("What", shown.text),
     "severity": ("Severity", shown.text),
-    "device_id": ("Device", shown.text),
+    "device_id": ("Device", shown.word),
     "text": ("", shown.text),
 }
 

@@ -110,11 +110,19 @@ def table(rows: Iterable[Mapping[str, Any]], columns: Columns, title: str | None
 
 
 def facts(value: Mapping[str, Any], title: str | None = None) -> None:
-    """One object, a line a field."""
+    """One object, a line a field; the end of a field's name says its unit."""
     drawn = Table(title=title, box=None, show_header=False, pad_edge=False)
     for key, item in value.items():
-        drawn.add_row(f"[bold]{escape(key)}[/bold]", _cell(key, item, text if not isinstance(item, list | dict) else _nested))
+        drawn.add_row(f"[bold]{escape(key)}[/bold]", _cell(key, item, _shape_of(key, item)))
     console().print(drawn)
+
+
+def _shape_of(key: str, item: Any) -> Shape:
+    if isinstance(item, list | dict):
+        return _nested
+    if isinstance(item, int | float) and not isinstance(item, bool):
+        return next((shape for ending, shape in BY_ENDING.items() if key.endswith(ending)), text)
+    return text
 
 
 def _cell(key: str, value: Any, shape: Shape) -> str:
@@ -170,6 +178,16 @@ def ends(ids: Iterable[str], least: int = 8) -> Shape:
     return lambda value: text(value)[-length:]
 
 
+def word(value: Any) -> str:
+    """A text that may well be empty."""
+    return "" if value in (None, "") else text(value)
+
+
+def unit(value: Any) -> str:
+    """Of plain numbers there is none."""
+    return "" if value == "1" else word(value)
+
+
 def flag(value: Any) -> str:
     """True as the word "simulated", which must stand wherever such a device is shown."""
     return "simulated" if value else ""
@@ -221,6 +239,7 @@ def _prefixed(value: float | None, unit: str) -> str:
     return f"{value:.1f} {unit}" if value else f"0 {unit}"
 
 
+BY_ENDING: Mapping[str, Shape] = {"_hs": hashrate, "_w": power, "_c": temp, "_s": duration, "_ms": when}
 RIGHT: frozenset[Shape] = frozenset({hashrate, power, temp, duration, percent})
 
 BARS = "▁▂▃▄▅▆▇█"

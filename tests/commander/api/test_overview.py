@@ -171,7 +171,7 @@ async def test_status_of_an_empty_farm() -> None:
 
 
 async def test_one_device() -> None:
-    """All that is known: pools without a password in their URL, its own faults, what it should have told, every value with its unit."""
+    """All that is known: pools without passwords in URLs, its own faults, what it should have told, values with units."""
     row = replace(
         device(1),
         pools=(Pool("stratum+tcp://w:hunter2@a:1", "w.x", "alive", 5, None, None, 0, True),),
