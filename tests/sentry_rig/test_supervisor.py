@@ -300,7 +300,7 @@ async def test_no_free_port(state: Path) -> None:
 
 async def test_nothing_starts_that_cannot_be_written_down(state: Path) -> None:
     """A disk that takes no record: the order fails in words, no miner runs unrecorded, and it works once the disk does."""
-    made, in_the_way = supervisor(state), state / "miner" / "miner.json.new"
+    made, in_the_way = supervisor(state), state / "miner" / ".miner.json.new"
     await made.recover(None)
     in_the_way.mkdir()
     with pytest.raises(Unavailable, match="cannot write"):
