@@ -99,6 +99,10 @@ stubs-check: install  ## fails when the committed stubs are not what the .proto 
 	diff -r -x __pycache__ -x '*.proto' -x __init__.py proto/garrison/v1 "$$OUT/garrison/v1" \
 		|| { echo 'The stubs differ from the .proto files: run `make stubs` and commit what it writes.' >&2; exit 1; }
 
+.PHONY: docs-commands
+docs-commands: install  ## writes docs/commands.md and docs/settings.md from the programs themselves
+	$(BIN)/python -m tools.reference
+
 .PHONY: pytest
 pytest: install  ## the tests alone
 	$(BIN)/pytest -m "not slow"

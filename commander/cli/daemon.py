@@ -80,7 +80,7 @@ def config_example() -> None:
 
 def backup(
     context: typer.Context,
-    target: Annotated[Path, typer.Argument(help="A new file or folder for the backup, on the commander's machine.")],
+    target: Annotated[Path, typer.Argument(help="A new file for the backup, on the commander's machine.")],
     json_: Json = False,
 ) -> None:
     """Backs the whole farm up while it runs, and checks the copy by opening it."""
