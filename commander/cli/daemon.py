@@ -24,6 +24,9 @@ def add_to(app: typer.Typer) -> None:
     config.command("check")(config_check)
     config.command("example")(config_example)
     app.add_typer(config, name="config")
+    authority = typer.Typer(help="The farm's certificate authority.", no_args_is_help=True)
+    authority.command("export-root")(export_root)
+    app.add_typer(authority, name="ca")
     service = typer.Typer(help="The commander as a system service.", no_args_is_help=True)
     service.command("install")(service_install)
     service.command("remove")(service_remove)
@@ -98,6 +101,17 @@ def restore(
 
     for line in put_back(source, target_of(context).home):
         typer.echo(line)
+
+
+def export_root(
+    context: typer.Context,
+    target: Annotated[Path, typer.Argument(help="A new file, on a stick that will lie in a safe.")],
+) -> None:
+    """Moves the root's key away; the farm goes on without it, and needs it back once a year for a new intermediate."""
+    from commander.access.ca import Authority
+
+    Authority.open(target_of(context).home / "ca").export_root(target)
+    typer.echo(f"the root's key is in {target} and no longer here; keep it safe and offline")
 
 
 def service_install(context: typer.Context) -> None:

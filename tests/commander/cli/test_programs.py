@@ -133,6 +133,19 @@ def test_config_check(tmp_path: Path) -> None:
     assert "intermediate.pem" in shell.refused("config", "check")
 
 
+def test_the_root_goes_into_a_safe(tmp_path: Path) -> None:
+    """The root's key leaves the machine whole and private, the farm's settings and CA stay good, and a second time is refused."""
+    shell, away = Shell(Farm(tmp_path / "farm")), tmp_path / "stick" / "root.key"
+    shell.out("init", "--listen", "127.0.0.1")
+    key = (tmp_path / "farm" / "commander" / "ca" / "root.key").read_bytes()
+    shell.out("ca", "export-root", str(away))
+    assert away.read_bytes() == key
+    assert away.stat().st_mode & 0o777 == 0o600
+    assert not (tmp_path / "farm" / "commander" / "ca" / "root.key").exists()
+    assert shell.out("config", "check").count("is good") == 2
+    assert "moved away before" in shell.refused("ca", "export-root", str(tmp_path / "again"))
+
+
 def test_backup_and_restore(tmp_path: Path) -> None:
     """A farm comes back as it was: its CA, its tokens. What was there is kept aside; a running commander is not overwritten."""
     folders = short_folder()
