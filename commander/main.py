@@ -10,6 +10,7 @@ import contextlib
 import logging
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -87,7 +88,7 @@ class Commander:
 
     async def serve(self, stop: asyncio.Event, notifier: Notifier) -> None:
         listen = self.settings.listen
-        local = serving.unix_socket(self.home / SOCKET)
+        local = serving.unix_socket(self.home / SOCKET) if sys.platform != "win32" else None
         tcp = serving.tcp_socket(*host_port(listen.http, "listen.http"), "listen.http") if listen.http else None
         await self.link.open()
         async with asyncio.TaskGroup() as tasks:
@@ -104,7 +105,9 @@ class Commander:
                     "watchdog": keep_watchdog(notifier, self.clock),
                 }.items()
             ]
-            doors = [tasks.create_task(serving.serve(self.gate(local=True), local, stop), name="socket")]
+            doors: list[asyncio.Task[None]] = []
+            if local is not None:
+                doors.append(tasks.create_task(serving.serve(self.gate(local=True), local, stop), name="socket"))
             if tcp is not None:
                 secured = serving.serve(self.gate(local=False), tcp, stop, listen.http_certificate, listen.http_key)
                 doors.append(tasks.create_task(secured, name="http"))
@@ -114,7 +117,8 @@ class Commander:
             log.info("stopping")
             notifier.stopping()
             self.actions.close()
-            await asyncio.wait(doors)
+            if doors:
+                await asyncio.wait(doors)
             await self.link.drain("the commander is being stopped", COME_BACK_MS)
             for duty in duties:
                 duty.cancel()

@@ -29,7 +29,7 @@ def unix_socket(path: Path) -> socket.socket:
     """A listening socket that only its owner may open (mode 0600). A stale file of a dead daemon is replaced."""
     if len(str(path).encode()) > _LONGEST_PATH:
         raise BadInput(f"the path of the socket is too long for the system: {path}", hint="choose a shorter GARRISON_HOME")
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener = socket.socket(socket.AddressFamily["AF_UNIX"], socket.SOCK_STREAM)  # by name: Windows has none, and is not asked
     fresh = path.with_suffix(".new")
     try:
         fresh.unlink(missing_ok=True)

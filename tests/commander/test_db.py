@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import random
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -185,7 +184,7 @@ def test_acknowledged_writes_survive_kill_9(tmp_path: Path) -> None:
             assert writer.stdout is not None
             acked.add(writer.stdout.readline().strip())
             time.sleep(rng.uniform(0.05, 0.5))
-            writer.send_signal(signal.SIGKILL)
+            writer.kill()
             whole = writer.stdout.read().rpartition("\n")[0]  # a last line may have been cut
             acked.update(whole.splitlines())
     assert len(acked) > 20

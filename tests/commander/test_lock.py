@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,7 +43,7 @@ def test_a_killed_process_lets_go(tmp_path: Path) -> None:
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(Conflict, match=f"process {holder.pid}"), held_alone(tmp_path / "commander"):
             pass
-        holder.send_signal(signal.SIGKILL)
+        holder.kill()
         holder.wait()
     with held_alone(tmp_path / "commander"):
         pass

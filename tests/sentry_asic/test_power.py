@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import signal
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -472,7 +470,7 @@ async def test_killed_between_off_and_on(tmp_path: Path) -> None:
     try:
         await until(lambda: fake.clicks() == [False])
     finally:
-        os.kill(first.pid, signal.SIGKILL)
+        first.kill()
         await first.wait()
     assert not fake.is_on()
     second = await asyncio.create_subprocess_exec(

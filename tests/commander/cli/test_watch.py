@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
 import select
 import signal
 import subprocess
+import sys
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fcntl import ioctl
 from struct import pack
-from termios import TIOCSWINSZ
 
 from tests.commander.cli.conftest import Shell
 from tests.e2e.processes import BIN
 
+assert sys.platform != "win32"  # no pseudo terminals there; mypy leaves out the rest
 LIMIT_S = 30
 
 
@@ -25,7 +27,7 @@ LIMIT_S = 30
 def on_a_terminal(shell: Shell, *words: str, columns: int = 80) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """The command on a pseudo terminal of that width, and our end of it."""
     ours, theirs = pty.openpty()
-    ioctl(theirs, TIOCSWINSZ, pack("HHHH", 30, columns, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, pack("HHHH", 30, columns, 0, 0))
     env = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "LINES", "NO_COLOR")}
     env |= {"GARRISON_HOME": str(shell.farm.home), "TERM": "xterm-256color"}
     process = subprocess.Popen(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -238,7 +236,7 @@ async def test_kill_9_loses_and_doubles_nothing_acknowledged(tmp_path: Path, clo
             assert writer.stdout is not None
             first = writer.stdout.readline()
             time.sleep(0.15 + 0.1 * life)  # noqa: ASYNC251  # the moment of the kill
-            os.kill(writer.pid, signal.SIGKILL)
+            writer.kill()
             lines = (first + writer.stdout.read()).rpartition("\n")[0].splitlines()
         acked |= {(int(line.split()[0]), int(line.split()[1])) for line in lines}
     assert len(acked) > 50
