@@ -40,17 +40,16 @@ def error(farm: Farm, program: str, *arguments: str) -> str:
 # ---- ports, files, settings --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("setting", ["http", "post", "enrol"])
-def test_port_in_use(farm: Farm, setting: str) -> None:
-    """The commander ends with code 1, and the error names the address and the setting."""
-    port = farm.ports[setting]
-    with socket.socket() as taken:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(("127.0.0.1", port))
-        taken.listen()
-        told = error(farm, "commander", "run")
-    assert f"127.0.0.1:{port}" in told
-    assert f"listen.{setting}" in told
+def test_port_in_use(farm: Farm) -> None:
+    """The commander ends with code 1, and the error names the address and the setting, for each of its three ports."""
+    for setting, port in farm.ports.items():
+        with socket.socket() as taken:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taken.bind(("127.0.0.1", port))
+            taken.listen()
+            told = error(farm, "commander", "run")
+        assert f"127.0.0.1:{port}" in told
+        assert f"listen.{setting}" in told
 
 
 def test_a_second_commander(farm: Farm) -> None:
@@ -60,19 +59,22 @@ def test_a_second_commander(farm: Farm) -> None:
     assert farm.get("/status")
 
 
-@pytest.mark.parametrize("name", ["ca/intermediate.key", "ca/server.key", "secrets.key"])
-def test_key_that_others_may_read(farm: Farm, name: str) -> None:
+def test_key_that_others_may_read(farm: Farm) -> None:
     """A key with an open mode, or without its contents, is not used: the error names the file and what to do."""
     farm.start_commander()  # makes the last of its keys
     assert farm.stop("commander") == 0
-    path = farm.home / "commander" / name
-    path.chmod(0o644)
-    told = error(farm, "commander", "run")
-    assert str(path) in told
-    assert "chmod 600" in told
-    path.chmod(0o600)
-    path.write_bytes(b"")
-    assert str(path) in error(farm, "commander", "run")
+    for name in ("ca/intermediate.key", "ca/server.key", "secrets.key"):
+        path = farm.home / "commander" / name
+        kept = path.read_bytes()
+        path.chmod(0o644)
+        told = error(farm, "commander", "run")
+        assert str(path) in told
+        assert "chmod 600" in told
+        path.chmod(0o600)
+        path.write_bytes(b"")
+        assert str(path) in error(farm, "commander", "run")
+        path.write_bytes(kept)
+    farm.start_commander()
 
 
 def test_sentry_key_that_others_may_read(farm: Farm) -> None:
@@ -88,24 +90,21 @@ def test_sentry_key_that_others_may_read(farm: Farm) -> None:
     farm.start_sentry("asic")
 
 
-@pytest.mark.parametrize(
-    ("broken", "wanted"),
-    [
-        ("farm = x", r"line 1"),
-        ('farm = "x"\n\n[power]\noff_sec = 30\n', r"line 4.*off_sec|off_sec.*line 4"),
-        ("[power]\noff_s = 3\n", r"line 2.*off_s|off_s.*line 2"),
-        ('[listen]\nhttp = "0.0.0.0:8440"\n', r"listen\.http"),
-    ],
-    ids=["broken TOML", "unknown key", "out of range", "tokens in the clear"],
-)
-def test_commander_settings(farm: Farm, broken: str, wanted: str) -> None:
+def test_commander_settings(farm: Farm) -> None:
     """Neither `run` nor `config check` guesses: they name the file, the line and the key."""
     path = farm.home / "commander" / "commander.toml"
-    path.write_text(broken)
-    for arguments in (["config", "check"], ["run"]):
-        told = error(farm, "commander", *arguments)
+    cases = {
+        "farm = x": r"line 1",  # no TOML
+        'farm = "x"\n\n[power]\noff_sec = 30\n': r"line 4.*off_sec|off_sec.*line 4",  # no such key
+        "[power]\noff_s = 3\n": r"line 2.*off_s|off_s.*line 2",  # out of range
+        '[listen]\nhttp = "0.0.0.0:8440"\n': r"listen\.http",  # tokens in the clear
+    }
+    for broken, wanted in cases.items():
+        path.write_text(broken)
+        told = error(farm, "commander", "config", "check")
         assert str(path) in told
         assert re.search(wanted, told), told
+        assert error(farm, "commander", "run") == told
 
 
 def test_sentry_settings(farm: Farm) -> None:
