@@ -98,9 +98,8 @@ def restart(farm: WholeFarm, clients: Sequence[Streams], idle_kb: int) -> Round:
     )
     back = f"97 % back after {done.most_s:.1f} s, all after {done.all_s:.1f} s, {failed} failed tries"
     late = f"loop late p99 ≤ {done.lag_p99_s * 1000:g} ms, worst ≤ {done.lag_max_s * 1000:g} ms"
-    print(
-        f"kill -9, {done.down_s:.1f} s down: {back}; {late}; {done.cpu_ms:.1f} ms CPU, {done.rss_kb:.0f} kB a stream; others took {others:.2f} processors"
-    )
+    cost = f"{done.cpu_ms:.1f} ms CPU, {done.rss_kb:.0f} kB a stream"
+    print(f"kill -9, {done.down_s:.1f} s down: {back}; {late}; {cost}; others took {others:.2f} processors")
     return done
 
 
