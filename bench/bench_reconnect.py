@@ -114,7 +114,7 @@ def tell(first_s: float, rounds: Sequence[Round]) -> None:
     results.add(
         BENCH, f"{many}, kill -9: all back", everybody.median, "s", goal=goal, ok=max(everybody.runs) <= GOAL_S, runs=everybody.runs
     )
-    rest = {"97 % back": ("most_s", "s"), "commander down": ("down_s", "s"), "failed tries": ("failed", "1"),
+    rest = {"97 % back": ("most_s", "s"), "commander down": ("down_s", "s"), "failed tries": ("failed", "tries"),
             "worst delay of the commander's loop, at most": ("lag_max_s", "s"), "CPU of the commander a stream": ("cpu_ms", "ms"),
             "RSS of the commander a stream, with its device": ("rss_kb", "kB")}  # fmt: skip
     for words, (name, unit) in rest.items():
