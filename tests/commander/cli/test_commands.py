@@ -63,15 +63,15 @@ def test_devices(shell: Shell) -> None:
 
 def test_device_by_every_name(shell: Shell) -> None:
     """Id, name in any case, MAC, serial, address with its port."""
-    (one,) = [row for row in rows(shell, "devices", "list") if row["name"] == "miner-1"]
-    for ref in (str(one["id"]), "MINER-1", one["mac"], one["mac"].upper(), one["serial"], one["address"]):
+    one = shell.farm.device("miner-1")
+    for ref in (str(one["id"]), "MINER-1", one["mac"].upper(), one["serial"], one["address"]):
         assert json.loads(shell.out("devices", "show", ref, "--json"))["id"] == one["id"]
 
 
 def test_change_a_device(shell: Shell) -> None:
     """Names, tags, maintenance; and away again."""
     address = "127.0.0.250:4028"
-    sentry = rows(shell, "sentries", "list")[0]["name"]
+    sentry = shell.farm.sentry("asic")["name"]
     password = Path(shell.farm.home / "password")
     password.write_text("c4nary\n")
     added = shell.out("devices", "add", address, "--sentry", sentry, "--username", "root", "--password-file", str(password))
@@ -201,7 +201,7 @@ def test_tokens_and_url(shell: Shell, tmp_path: Path) -> None:
 
 def test_sentries(shell: Shell) -> None:
     """By name, id, or the beginning of its id; a join token is printed alone, so that it can be piped."""
-    (one,) = [row for row in rows(shell, "sentries", "list") if row["state"] == "connected"]
+    one = shell.farm.sentry("asic")
     for ref in (one["id"], one["id"][:8], one["name"]):
         assert json.loads(shell.out("sentries", "show", ref, "--json"))["id"] == one["id"]
     assert one["id"][:8] in shell.out("sentries", "list")
@@ -215,7 +215,7 @@ def test_narrow_terminal(shell: Shell) -> None:
     """At 80 columns no row is broken over lines, and what was left out is said; in a pipe nothing is left out."""
     for command in (("devices", "list"), ("sentries", "list"), ("relays", "list")):
         narrow = shell.out(*command, COLUMNS="80").rstrip().splitlines()
-        count = len(rows(shell, *command))
+        count = len(shell.farm.get(f"/{command[0]}")[command[0]])
         assert max(map(len, narrow)) <= 80
         left_out = [line for line in narrow if line.startswith("too narrow for: ")]
         assert len(narrow) == 1 + count + len(left_out)
