@@ -234,6 +234,7 @@ class SentryHello:
     frames: tuple[Held, ...] = ()
     records: tuple[Held, ...] = ()
     address: str = ""  # host:port it calls from, as the commander sees it
+    machine: bytes = b""  # 16 bytes, a hash of the hardware; empty: not known
 
 
 @dataclass(frozen=True, slots=True)

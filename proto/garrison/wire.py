@@ -120,6 +120,12 @@ def boot_of(boot: bytes) -> bytes:
     return boot
 
 
+def _machine_of(machine: bytes) -> bytes:
+    if len(machine) not in (0, 16):
+        raise BadInput(f"a machine's hash has 16 bytes or none, not {len(machine)}")
+    return machine
+
+
 def seq_of(seq: int) -> int:
     if not 0 < seq < 2**63:
         raise BadInput(f"sequence number {seq}")
@@ -172,6 +178,7 @@ def hello_to(sentry_id: str, hello: SentryHello) -> pb.Hello:
         highest_epoch=hello.highest_epoch,
         wall_ms=hello.wall_ms,
         frames_dropped=hello.frames_dropped,
+        machine=hello.machine,
     )
 
 
@@ -189,6 +196,7 @@ def hello_from(m: pb.Hello, address: str) -> SentryHello:
         frames=_held_from(FRAMES, marks),
         records=_held_from(RECORDS, marks),
         address=address,
+        machine=_machine_of(m.machine),
     )
 
 

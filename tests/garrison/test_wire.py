@@ -200,6 +200,7 @@ def test_a_report_comes_back_as_it_went(report: Report) -> None:
         frames=helds(),
         records=helds(),
         address=st.just("127.0.0.1:5"),
+        machine=boots | st.just(b""),
     )
 )
 def test_a_hello_comes_back_as_it_went(hello: SentryHello) -> None:
@@ -207,6 +208,7 @@ def test_a_hello_comes_back_as_it_went(hello: SentryHello) -> None:
     back = wire.hello_from(wire.hello_to("s1", hello), hello.address)
     assert set(back.frames) == set(hello.frames)
     assert set(back.records) == set(hello.records)
+    assert back.machine == hello.machine
     assert wire.hello_to("s1", back).SerializeToString(deterministic=True) == wire.hello_to("s1", hello).SerializeToString(
         deterministic=True
     )
@@ -273,6 +275,8 @@ def test_noise_is_refused_or_read_but_never_breaks(noise: bytes) -> None:
         pytest.param(lambda: wire.checked(pb.Event(detail={"k": "x" * (wire.MAX_TEXT + 1)})), id="a text too long in a map"),
         pytest.param(lambda: wire.checked(pb.Roster(gone=["x"] * (wire.MAX_ITEMS + 1))), id="a list too long"),
         pytest.param(lambda: wire.marks_from([pb.Mark(lane=pb.LANE_FRAMES, boot=b"short")]), id="a boot id too short"),
+        pytest.param(lambda: wire.hello_from(pb.Hello(boot=b"b" * 16, machine=b"short"), ""), id="a machine too short"),
+        pytest.param(lambda: wire.hello_from(pb.Hello(boot=b"b" * 16, machine=b"m" * 17), ""), id="a machine too long"),
         pytest.param(lambda: wire.marks_from([pb.Mark(boot=b"b" * 16)]), id="no lane"),
         pytest.param(
             lambda: wire.marks_from([pb.Mark(lane=pb.LANE_FRAMES, boot=b"b" * 16, spans=[pb.Span(first=3, last=2)])]),

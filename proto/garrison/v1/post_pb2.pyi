@@ -278,6 +278,7 @@ class Hello(_message.Message):
     HIGHEST_EPOCH_FIELD_NUMBER: _builtins.int
     WALL_MS_FIELD_NUMBER: _builtins.int
     FRAMES_DROPPED_FIELD_NUMBER: _builtins.int
+    MACHINE_FIELD_NUMBER: _builtins.int
     protocol_min: _builtins.int
     protocol_max: _builtins.int
     sentry_id: _builtins.str
@@ -289,6 +290,8 @@ class Hello(_message.Message):
     wall_ms: _builtins.int
     frames_dropped: _builtins.int
     """by the cap, since this journal began"""
+    machine: _builtins.bytes
+    """16 bytes, a hash of the hardware; empty: not known. Two of them: a disk was cloned"""
     @_builtins.property
     def held(self) -> _containers.RepeatedCompositeFieldContainer[Global___Mark]:
         """what the journal still holds; all below the first held frame is gone"""
@@ -312,10 +315,11 @@ class Hello(_message.Message):
         highest_epoch: _builtins.int = ...,
         wall_ms: _builtins.int = ...,
         frames_dropped: _builtins.int = ...,
+        machine: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "capabilities", b"capabilities", "facts", b"facts", "frames_dropped", b"frames_dropped", "held", b"held", "highest_epoch", b"highest_epoch", "kind", b"kind", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "sentry_id", b"sentry_id", "software", b"software", "wall_ms", b"wall_ms"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "capabilities", b"capabilities", "facts", b"facts", "frames_dropped", b"frames_dropped", "held", b"held", "highest_epoch", b"highest_epoch", "kind", b"kind", "machine", b"machine", "protocol_max", b"protocol_max", "protocol_min", b"protocol_min", "sentry_id", b"sentry_id", "software", b"software", "wall_ms", b"wall_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
