@@ -59,6 +59,7 @@ class About:
     software: str
     capabilities: Callable[[], tuple[str, ...]]
     facts: Callable[[], Mapping[str, str]]
+    machine: bytes = b""
 
 
 @dataclass(slots=True)
@@ -141,6 +142,7 @@ class Conversation:
                     frames_dropped=self._journal.frames_dropped,
                     frames=held[FRAMES],
                     records=held[RECORDS],
+                    machine=self._about.machine,
                 )
                 async with asyncio.timeout(CONNECT_S):
                     await self._write(pb.Up(hello=wire.hello_to(who.sentry_id, hello)))

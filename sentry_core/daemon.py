@@ -19,6 +19,7 @@ from garrison.faults import BadInput, Broken, Fault
 from garrison.frame import Sample, pack_look
 from garrison.model import Assignment, Device, Event
 from sentry_core import identity
+from sentry_core import machine as machines
 from sentry_core.conversation import About
 from sentry_core.journal import Journal
 from sentry_core.notify import Notifier, keep_watchdog
@@ -43,10 +44,16 @@ async def run(
     *,
     stop: asyncio.Event | None = None,
     notifier: Notifier | None = None,
+    machine: bytes | None = None,
 ) -> None:
-    """Until SIGTERM, SIGINT or `stop`. Raises a Fault when it cannot start: NoCertificate, Unavailable, BadInput, Broken."""
+    """Until SIGTERM, SIGINT or `stop`. Raises a Fault when it cannot start: NoCertificate, Unavailable, BadInput, Broken.
+
+    `machine`: which machine this is; None: its hardware says.
+    """
     stop = stop or asyncio.Event()
     notifier = notifier or Notifier()
+    if machine is None:
+        machine = await asyncio.to_thread(machines.read)
     who = await asyncio.to_thread(identity.load, state_dir / "identity")
     journal = await Journal.open(
         state_dir / "journal.db",
@@ -54,10 +61,12 @@ async def run(
         cap_bytes=settings.journal.cap_mb * _MB,
         keep_acked_ms=settings.journal.keep_acked_h * 3_600_000,
         min_free_bytes=settings.journal.min_free_mb * _MB,
+        machine=machine,
     )
+    about = About(post.kind, _software(), lambda: tuple(str(kind) for kind in post.capabilities()), post.facts, machine)
     try:
         with _signals(stop):
-            await _run(post, settings, state_dir, clock, who, journal, stop, notifier)
+            await _run(post, settings, state_dir, clock, who, about, journal, stop, notifier)
     finally:
         await journal.close()
     log.info("stopped")
@@ -69,13 +78,13 @@ async def _run(
     state_dir: Path,
     clock: Clock,
     who: identity.Identity,
+    about: About,
     journal: Journal,
     stop: asyncio.Event,
     notifier: Notifier,
 ) -> None:
     orders = Orders(post, journal, clock, state_dir)
     duty = Duty(post, state_dir / ASSIGNMENT)
-    about = About(post.kind, _software(), lambda: tuple(str(kind) for kind in post.capabilities()), post.facts)
     session = Session(
         state_dir,
         who,

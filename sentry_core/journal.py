@@ -73,14 +73,19 @@ class Journal:
         cap_bytes: int = 1 << 30,
         keep_acked_ms: int = DAY_MS,
         min_free_bytes: int = 0,
+        machine: bytes = b"",
     ) -> Journal:
-        """Raises Unavailable, DiskFull, VersionMismatch. A damaged file is set aside, and says so in an event."""
-        file = JournalFile(path, cap_bytes, keep_acked_ms, min_free_bytes)
+        """Raises Unavailable, DiskFull, VersionMismatch. A damaged file is set aside, and says so in an event; one that comes
+        from another `machine` begins a new boot.
+        """
+        file = JournalFile(path, cap_bytes, keep_acked_ms, min_free_bytes, machine)
         await asyncio.to_thread(file.open, clock.now_ms())
         journal = cls(file, clock)
         journal._thread.start()
         if file.set_aside is not None:
             await journal._tell_damage(file.set_aside)
+        elif file.moved:
+            log.warning("this disk was in another machine before: the journal goes on under a new boot id")
         return journal
 
     async def close(self) -> None:

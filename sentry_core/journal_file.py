@@ -97,10 +97,15 @@ def _crc(*parts: object) -> int:
 
 
 class JournalFile:
-    """`open` never fails because of what is in the file: damage sets it aside (`set_aside` says where) and begins anew."""
+    """`open` never fails because of what is in the file: damage sets it aside (`set_aside` says where) and begins anew.
 
-    def __init__(self, path: Path, cap_bytes: int, keep_acked_ms: int, min_free_bytes: int = 0) -> None:
+    `machine`: the hash of this machine's hardware. A file that comes from another one goes on under a new boot id: both may
+    be alive, and their numbers must not be taken for one another's. Empty: not known, and nothing is compared.
+    """
+
+    def __init__(self, path: Path, cap_bytes: int, keep_acked_ms: int, min_free_bytes: int = 0, machine: bytes = b"") -> None:
         self.path = path
+        self._machine = machine.hex()
         self._cap = cap_bytes
         self._keep_acked_ms = keep_acked_ms
         self._min_free = min_free_bytes
@@ -110,6 +115,8 @@ class JournalFile:
         self._unwritable = 0
         self._unwritable_written = 0
         self.set_aside: Path | None = None
+        self.moved = False
+        """It came from another machine."""
         self._no = 0
         self._boots: dict[int, bytes] = {}
         self._next: dict[int, int] = {}
@@ -139,6 +146,7 @@ class JournalFile:
         try:
             self._attach()
             self._try_to_write(now_ms)
+            self._move_in()
         except (sqlite3.Error, Broken, ValueError, VersionMismatch) as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
                 # we could open it for writing just now: this is what a damaged header says
@@ -195,6 +203,23 @@ class JournalFile:
         self._set_meta("opened_ms", str(now_ms))
         self._db.execute("commit")
 
+    def _move_in(self) -> None:
+        """Writes down which machine this is. After a move: a new boot, counted from 1; what is held keeps its own."""
+        found = self._db.execute("select 1 from meta where name = 'machine'").fetchone()
+        before = self._meta("machine") if found is not None else ""
+        if not self._machine or before == self._machine:
+            return
+        self._db.execute("begin immediate")
+        if before:
+            boot = secrets.token_bytes(16)
+            self._db.execute("insert into boots values (?, ?, ?)", (self._no + 1, boot, _crc(boot)))
+            for name in TABLES.values():
+                self._set_meta(f"next_{name}", "1")
+        self._set_meta("machine", self._machine)
+        self._db.execute("commit")
+        self.moved = bool(before)
+        self._load()
+
     def _create(self) -> None:
         self._db.execute("begin immediate")
         for statement in _SCHEMA.split(";\n"):
@@ -206,6 +231,8 @@ class JournalFile:
             self._set_meta(name, value)
         for name in ("dropped", "unwritable"):
             self._set_meta(name, "0")
+        if self._machine:
+            self._set_meta("machine", self._machine)
         self._db.execute("commit")
 
     def _load(self) -> None:

@@ -30,7 +30,7 @@ ORDER = Order("0001", ActionKind.POWER_CYCLE, "mac:aa", 60_000, 3, off_s=20)
 
 
 @contextlib.asynccontextmanager
-async def journal(folder: Path, clock: Clock | None = None, **changes: int) -> AsyncIterator[Journal]:
+async def journal(folder: Path, clock: Clock | None = None, **changes: Any) -> AsyncIterator[Journal]:
     it = await Journal.open(folder / "journal.db", clock or SystemClock(), **changes)
     try:
         yield it
@@ -427,3 +427,36 @@ async def test_it_is_private(tmp_path: Path) -> None:
     """It holds orders with pool passwords."""
     async with journal(tmp_path):
         assert (tmp_path / "journal.db").stat().st_mode & 0o077 == 0
+
+
+async def test_a_disk_in_another_machine(tmp_path: Path) -> None:
+    """It goes on under a new boot, from number 1; what it held keeps its numbers. A machine that is not known compares nothing."""
+    here, there = b"h" * 16, b"t" * 16
+    async with journal(tmp_path) as it:
+        first = it.boot
+        await it.append_event(event(1))
+    for machine in (here, b"", here):
+        async with journal(tmp_path, machine=machine) as it:
+            assert it.boot == first
+    async with journal(tmp_path, machine=there) as it:
+        second = it.boot
+        assert second != first
+        await it.append_event(event(2))
+        found = [(one.boot, one.seq) for one in await it.unsent(RECORDS, {}, 10)]
+        assert found == [(first, 1), (second, 1)]
+        it.ack(RECORDS, first, Spans([(1, 1)]))
+        assert [life.boot for life in (await it.held())[RECORDS]] == [first, second]
+    async with journal(tmp_path, machine=there) as it:
+        assert it.boot == second
+        await it.append_event(event(3))
+        assert [(one.boot, one.seq) for one in await it.unsent(RECORDS, {}, 10)] == [(second, 1), (second, 2)]
+
+
+async def test_a_new_journal_knows_its_machine(tmp_path: Path) -> None:
+    """Also one that took the place of a damaged one: neither begins another boot at the next start."""
+    for _ in range(2):
+        async with journal(tmp_path, machine=b"h" * 16) as it:
+            boot = it.boot
+        async with journal(tmp_path, machine=b"h" * 16) as it:
+            assert it.boot == boot
+        (tmp_path / "journal.db").write_bytes(b"noise" * 1000)
