@@ -48,6 +48,8 @@ class Delivery:
         self._db, self._line, self._clock, self._epoch, self._keep = db, line, clock, epoch, keep
         self._locks: dict[str, asyncio.Lock] = {}
         self._handed_ms: dict[str, int] = {}
+        self.held: dict[str, str] = {}
+        """Sentries that get no orders for now, each with the reason."""
         self._started_ms = clock.monotonic_ms()
 
     def lock(self, sentry_id: str) -> asyncio.Lock:
@@ -56,6 +58,8 @@ class Delivery:
 
     async def orders_for(self, sentry_id: str) -> list[Order]:
         """For a sentry that has just connected, oldest first."""
+        if sentry_id in self.held:
+            return []
         async with self.lock(sentry_id):
             now_ms = self._clock.now_ms()
             await self._db.write(lambda c: self._mark_sent(c, sentry_id, now_ms))
@@ -65,6 +69,9 @@ class Delivery:
         return orders
 
     async def send_queued(self, sentry_id: str) -> None:
+        if sentry_id in self.held:
+            await self.explain(sentry_id)
+            return
         if not self._line.connected(sentry_id):
             return
         async with self.lock(sentry_id):
@@ -73,6 +80,19 @@ class Delivery:
             back = [row for row in rows if not self._handed_over(row, now_ms)]
             if back:
                 await self._db.write(lambda c: self._unmark(c, back))
+
+    async def explain(self, sentry_id: str) -> None:
+        """Why its queued orders wait stands in their text, and no longer when it is over."""
+        async with self.lock(sentry_id):
+            await self._db.write(lambda c: self._explain(c, sentry_id))
+
+    def _explain(self, c: sqlite3.Connection, sentry_id: str) -> None:
+        for row in store.all_open(c, sentry_id):
+            if self.says_otherwise(row):
+                self._keep(c, replace(row, text=self.held.get(sentry_id, "")))
+
+    def says_otherwise(self, row: ActionRow) -> bool:
+        return row.state is ActionState.QUEUED and row.text != self.held.get(row.sentry_id, "")
 
     async def remind(self, sentry_id: str) -> None:
         """A sentry that has too much to do lets orders go, and tells nobody: what it did not answer goes again, under its id."""
@@ -83,7 +103,11 @@ class Delivery:
             for row in await self._db.read(lambda c: store.all_open(c, sentry_id)):
                 if row.cancel_asked and row.state in (ActionState.SENT, ActionState.ACCEPTED):
                     self._line.cancel_at(sentry_id, row.id)
-                elif rules.may_be_sent(row, now_ms) and self._handed_ms.get(row.id, self._started_ms) <= long_ago_ms:
+                elif (
+                    sentry_id not in self.held
+                    and rules.may_be_sent(row, now_ms)
+                    and self._handed_ms.get(row.id, self._started_ms) <= long_ago_ms
+                ):
                     self._handed_over(row, now_ms)
 
     def ask_back(self, row: ActionRow) -> None:
@@ -112,7 +136,7 @@ class Delivery:
         marked = []
         for row in store.all_open(c, sentry_id):
             if row.state is ActionState.QUEUED and row.deadline_ms > now_ms:
-                marked.append(replace(row, state=ActionState.SENT, updated_ms=now_ms))
+                marked.append(replace(row, state=ActionState.SENT, updated_ms=now_ms, text=""))
                 self._keep(c, marked[-1])
         return marked
 

@@ -95,7 +95,8 @@ def after_waiting(row: ActionRow, now_ms: int) -> tuple[ActionState, str] | None
         return None
     late_ms = now_ms - row.deadline_ms
     if row.state is ActionState.QUEUED:
-        return (ActionState.EXPIRED, "its sentry was not connected in time; it was never sent") if late_ms >= 0 else None
+        why = row.text or "its sentry was not connected in time"
+        return (ActionState.EXPIRED, f"{why}; it was never sent") if late_ms >= 0 else None
     if row.state in (ActionState.SENT, ActionState.ACCEPTED):
         if late_ms < GRACE_S * 1000:
             return None

@@ -220,21 +220,32 @@ class Actions:
     async def sent(self, action_id: str) -> None:
         """The link put it on the stream. It is marked so already: a crash in between must not leave it `queued`."""
 
-    async def take_report(self, sentry_id: str, boot: bytes, seq: int, report: Report) -> None:
-        """Durable, with its effect, when it returns; a second time it has none. Late and repeated reports change nothing."""
-        row = await self._db.write(lambda c: self._entered(c, sentry_id, boot, seq, report))
+    def hold(self, sentry_id: str, why: str) -> None:
+        """Orders to it wait, and say why; empty: no longer. What was sent is still followed, and may be called back."""
+        if why:
+            self._delivery.held[sentry_id] = why
+        else:
+            self._delivery.held.pop(sentry_id, None)
+
+    async def take_report(self, sentry_id: str, boot: bytes, seq: int, report: Report, *, twin: str = "") -> None:
+        """Durable, with its effect, when it returns; a second time it has none. Late and repeated reports change nothing.
+
+        `twin`: the post of a second machine with the sentry's identity. It was sent nothing: what it reports stood in the
+        journal that it was copied with, and is kept without effect.
+        """
+        row = await self._db.write(lambda c: self._entered(c, sentry_id, boot, seq, report, twin))
         if row is not None:
             self._tell([row])
 
-    def _entered(self, c: sqlite3.Connection, sentry_id: str, boot: bytes, seq: int, report: Report) -> ActionRow | None:
-        if not marks.once(c, sentry_id, boot, seq):
+    def _entered(self, c: sqlite3.Connection, sentry_id: str, boot: bytes, seq: int, report: Report, twin: str) -> ActionRow | None:
+        if not marks.once(c, twin or sentry_id, boot, seq):
             return None
         report = rules.bounded(report)
         now_ms = self._clock.now_ms()
         row = store.one(c, report.action_id)
-        if row is None or row.sentry_id != sentry_id:
+        if row is None or row.sentry_id != sentry_id or twin:
             # A restored backup does not know the order; or a sentry speaks of one that is not its own. Kept, without effect.
-            log.warning("report on an order that is not known here", extra={"sentry": sentry_id, "action": report.action_id})
+            log.warning("report on an order that is not its own", extra={"sentry": twin or sentry_id, "action": report.action_id})
             store.add_report(c, sentry_id, now_ms, report, stray=True)
             return None
         store.add_report(c, sentry_id, now_ms, report, stray=False)
@@ -326,6 +337,8 @@ class Actions:
         ended = await self._db.write(lambda c: self._give_up(c, late, now_ms, patient=patient)) if late else []
         self._tell(ended)
         rows = await self._db.read(store.all_open)
+        for sentry_id in dict.fromkeys(row.sentry_id for row in rows if self._delivery.says_otherwise(row)):
+            await self._delivery.explain(sentry_id)
         for sentry_id in dict.fromkeys(row.sentry_id for row in rows if row.state is ActionState.QUEUED):
             await self._delivery.send_queued(sentry_id)
         for sentry_id in dict.fromkeys(row.sentry_id for row in rows if row.state in (ActionState.SENT, ActionState.ACCEPTED)):

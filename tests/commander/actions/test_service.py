@@ -425,6 +425,81 @@ async def test_a_failing_effect_leaves_no_mark(world: World) -> None:
     assert await world.state(row) is S.SUCCEEDED
 
 
+async def test_a_twins_report_changes_nothing(world: World) -> None:
+    """A second machine with the sentry's identity tells of an order in the journal that it was copied with: kept beside, and
+    the sentry's own report of the same number still counts.
+    """
+    row = await world.one(K.PAUSE)
+    for _ in range(2):
+        await world.actions.take_report("s1", BOOT, 1, Report(row.id, S.UNKNOWN, 1), twin="s1#62")
+    assert await world.state(row) is S.SENT
+    await world.report(row, S.SUCCEEDED, seq=1)
+    assert await world.state(row) is S.SUCCEEDED
+    kept = await world.db.read(lambda c: c.execute("select state, stray from action_reports order by id").fetchall())
+    assert [tuple(one) for one in kept] == [(int(S.UNKNOWN), 1), (int(S.SUCCEEDED), 0)]
+
+
+# ---- while it is not known which machine is meant ------------------------------------------------------------
+
+
+async def test_held_orders_wait_and_say_why(world: World) -> None:
+    """Nothing is sent, by no way; the text is there at once, and goes when the order goes. Other sentries get theirs."""
+    before = await world.one(K.REBOOT, "rig-2")
+    world.farm.sent.clear()
+    world.actions.hold("s1", "two machines")
+    row = await world.one(K.PAUSE)
+    assert (row.state, row.text) == (S.QUEUED, "two machines")
+    assert await world.actions.open_orders("s1") == []
+    world.clock.advance(60)
+    await world.actions.tick()
+    assert not world.farm.sent, "what was sent before is not repeated either"
+    await world.order(K.POWER_ON, "rig-3")
+    assert [sentry_id for sentry_id, _ in world.farm.sent] == ["relays"]
+    await world.report(before, S.SUCCEEDED)
+    assert await world.state(before) is S.SUCCEEDED
+    world.actions.hold("s1", "still two machines")
+    await world.actions.tick()
+    assert (await world.actions.get(row.id)).text == "still two machines"
+    world.actions.hold("s1", "")
+    await world.actions.tick()
+    sent = await world.actions.get(row.id)
+    assert (sent.state, sent.text) == (S.SENT, "")
+    assert [order.id for sentry_id, order in world.farm.sent if sentry_id == "s1"] == [row.id]
+
+
+async def test_a_held_order_expires_with_its_reason(world: World) -> None:
+    """Also after a restart, which finds it held again."""
+    world.actions.hold("s1", "two machines")
+    row = await world.one(K.REBOOT)
+    await world.restart()
+    world.actions.hold("s1", "two machines")
+    world.clock.advance(301)
+    await world.actions.tick()
+    ended = await world.actions.get(row.id)
+    assert (ended.state, ended.text) == (S.EXPIRED, "two machines; it was never sent")
+
+
+async def test_what_no_longer_holds_is_not_said(world: World) -> None:
+    """The second machine is gone, and the sentry is away: it waits for that now."""
+    world.farm.connected.clear()
+    world.actions.hold("s1", "two machines")
+    row = await world.one(K.REBOOT)
+    world.actions.hold("s1", "")
+    await world.actions.tick()
+    assert (await world.actions.get(row.id)).text == ""
+    world.clock.advance(301)
+    await world.actions.tick()
+    assert "not connected" in (await world.actions.get(row.id)).text
+
+
+async def test_what_was_sent_can_be_called_back_while_held(world: World) -> None:
+    """It went to the sentry before the second machine came: to stop it is the safe direction."""
+    row = await world.one(K.REBOOT)
+    world.actions.hold("s1", "two machines")
+    await world.actions.cancel(ME, row.id)
+    assert world.farm.cancelled == [("s1", row.id)]
+
+
 # ---- calling back, waiting, looking --------------------------------------------------------------------------
 
 
