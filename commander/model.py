@@ -29,6 +29,7 @@ class Sentry:
     clock_skew_ms: int | None = None
     capabilities: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
+    twin: str = ""  # where a second machine with the same identity calls from: no orders meanwhile
 
 
 @dataclass(frozen=True, slots=True)

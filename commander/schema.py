@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import commander.access.store
 import commander.actions.store
+import commander.fleet.machines
 import commander.fleet.store
 import commander.flight_sheets.store
 import commander.power.store
@@ -15,5 +16,6 @@ FLEET: tuple[Migration, ...] = (
     Migration(3, "actions", commander.actions.store.create_tables),
     Migration(4, "flight sheets", commander.flight_sheets.store.create_tables),
     Migration(5, "power", commander.power.store.create_tables),
+    Migration(6, "machines", commander.fleet.machines.create_table),
 )
 """Never edit one that has been released: add one. docs/checklists/add-a-migration.md."""

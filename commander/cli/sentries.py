@@ -50,6 +50,8 @@ def list_(context: typer.Context, json_: Json = False) -> None:
     with Api(target_of(context)) as api:
         rows = api.get("/sentries")["sentries"]
     columns = {**COLUMNS, "id": ("ID", shown.beginnings(row["id"] for row in rows))}
+    if any(row["twin"] for row in rows):
+        columns["twin"] = ("Clone at", shown.text)
     shown.listing(rows, columns, json_, "no sentries yet: `commander sentries token` lets one join", SPARE)
 
 

@@ -214,6 +214,7 @@ def sentry_json(one: Sentry) -> dict[str, Any]:
         "fingerprint": one.fingerprint,
         "site": one.site or None,
         "address": one.address,
+        "twin": one.twin or None,
         "software": one.software,
         "enrolled_ms": one.enrolled_ms,
         "seen_ms": one.seen_ms,

@@ -35,6 +35,21 @@ class SentryRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class MachineRecord:
+    """A machine that uses a sentry's identity: its own ("main"), a second one beside it ("twin"), or one that was ("gone").
+
+    `met`: it was heard at the same time as the main one, so the two are not one machine that was changed. `told_ms`: when
+    people were told of it last; 0: never.
+    """
+
+    machine: bytes
+    standing: Literal["main", "twin", "gone"]
+    address: str = field(default="", compare=False)  # differs with each session
+    met: bool = False
+    told_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceRecord:
     """A device: what people decided about it, and beside it what its sentry last said (`seen`; None: nothing yet)."""
 

@@ -10,8 +10,8 @@ from garrison.model import Device
 from garrison.words import DeviceState, SentryState
 
 
-def shown_sentry(one: SentryRecord, state: SentryState, heard_ms: int | None) -> Sentry:
-    """`heard_ms`: later than what was written, from memory."""
+def shown_sentry(one: SentryRecord, state: SentryState, heard_ms: int | None, twin: str = "") -> Sentry:
+    """`heard_ms`: later than what was written, from memory. `twin`: where a second machine with its identity calls from."""
     return Sentry(
         id=one.id,
         kind=one.kind,
@@ -28,6 +28,7 @@ def shown_sentry(one: SentryRecord, state: SentryState, heard_ms: int | None) ->
         clock_skew_ms=one.clock_skew_ms,
         capabilities=one.capabilities,
         facts=one.facts,
+        twin=twin,
     )
 
 

@@ -1,27 +1,28 @@
 """The fleet as the rest of the commander sees it: sentries, devices, boards, outlets, events.
 
-Called by: the link (connected, disconnected, take_roster, take_event, assignment, records_durable), the HTTP API (people's
-changes), the other subjects (device, outlets, set_wanted_sheet), access (add_sentry, change_sentry).
+Called by: the link (connected, disconnected, take_roster, take_event, assignment, records_durable, machines), the HTTP API
+(people's changes), the other subjects (device, outlets, set_wanted_sheet), access (add_sentry, change_sentry).
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Protocol
 
 from commander.db import Database
-from commander.fleet import edits, marks, store
+from commander.fleet import edits, machines, marks, store
 from commander.fleet.audit import record as audited
 from commander.fleet.book import Also, Book, Draft, Vault
 from commander.fleet.edits import Allowed, DeviceChange, NewBoard, NewDevice
-from commander.fleet.records import DeviceRecord, EventRecord, OutletRecord, SentryRecord
+from commander.fleet.records import DeviceRecord, EventRecord, MachineRecord, OutletRecord, SentryRecord
 from commander.fleet.roster import Roster
 from commander.fleet.rows import differences, haystack, shown_board, shown_device, shown_sentry
-from commander.fleet.rules import PRIVATE, judge_device, judge_sentry, told_facts, unique_name
+from commander.fleet.rules import MINING_KINDS, PRIVATE, groups_of, judge_device, judge_sentry, told_facts, unique_name
 from commander.model import BoardRow, Caller, DeviceRow, OutletRow, Sentry
 from garrison.clock import Clock
 from garrison.faults import Fault, NotFound
@@ -32,6 +33,7 @@ from garrison.words import POWER_STATE_CODES, DeviceState, PowerState, SentrySta
 
 log = logging.getLogger(__name__)
 POWER_STATES = {code: state for state, code in POWER_STATE_CODES.items()}
+GROUPS_AT_ONCE = 500
 OUTLET_FRESH_MS = 120_000
 """An outlet's state that is older says nothing about now."""
 
@@ -74,6 +76,7 @@ class _Line:
     streams: int = 0
     quiet_since_ms: int = 0
     backlog_ms: int | None = None
+    twin: str = ""
     judged: SentryState | None = None
 
 
@@ -178,26 +181,43 @@ class Fleet:
         line = self._lines.get(sentry_id)
         return line is not None and line.streams > 0
 
+    async def machines(self) -> dict[str, tuple[MachineRecord, ...]]:
+        """Which machines use which sentry's identity."""
+        return await self.db.read(machines.kept)
+
+    async def keep_machines(self, sentry_id: str, now: Sequence[MachineRecord]) -> None:
+        """Durable when it returns. Raises NotFound for a sentry we do not have."""
+        self.sentry_record(sentry_id)
+        await self.db.write(lambda c: machines.keep(c, sentry_id, now))
+
+    def mark_twin(self, sentry_id: str, address: str) -> None:
+        """Where a second machine with its identity calls from; empty: there is none."""
+        self._line(sentry_id).twin = address
+
     async def take_roster(self, sentry_id: str, whole: bool, devices: Sequence[Device], gone: Sequence[str]) -> None:
         """Durable when it returns. What two sentries report at once stays with the first, and is told as an event."""
         self.sentry_record(sentry_id)
         await self.book.commit(self._roster.take(sentry_id, whole, devices, gone, self.clock.now_ms()))
 
-    async def take_event(self, sentry_id: str, boot: bytes, seq: int, event: Event) -> None:
-        """Durable when it returns; the same (boot, seq) again changes nothing."""
-        known = self.book.by_identity.get(event.device) if event.device else None
+    async def take_event(self, sentry_id: str, boot: bytes, seq: int, event: Event, *, twin: str = "") -> None:
+        """Durable when it returns; the same (boot, seq) again changes nothing.
+
+        `twin`: the post of a second machine with the sentry's identity. Its numbers are its own, and its devices are not those
+        that we know by these names.
+        """
+        known = self.book.by_identity.get(event.device) if event.device and not twin else None
         text, kind = event.text[:2_000], event.kind[:100]
         record = EventRecord(event.at_ms, kind, text, event.severity, sentry_id, known, event.device, dict(event.detail))
 
         def work(c: sqlite3.Connection) -> None:
-            if marks.once(c, sentry_id, boot, seq):
+            if marks.once(c, twin or sentry_id, boot, seq):
                 store.add_event(c, record)
 
         await self.db.write(work)
 
-    async def records_durable(self, sentry_id: str, held: Sequence[tuple[bytes, int, int]]) -> dict[bytes, Spans]:
-        """Of the records a journal still holds ((boot, first, last) each), what had its effect here."""
-        return await self.db.read(lambda c: marks.durable(c, sentry_id, held))
+    async def records_durable(self, post: str, held: Sequence[tuple[bytes, int, int]]) -> dict[bytes, Spans]:
+        """Of the records a journal still holds ((boot, first, last) each), what had its effect here. `post`: a sentry or a twin."""
+        return await self.db.read(lambda c: marks.durable(c, post, held))
 
     async def assignment(self, sentry_id: str) -> Assignment:
         """What this post should watch and drive; durable, so that a restart never takes back a revision that was sent."""
@@ -249,6 +269,31 @@ class Fleet:
         else:
             found = edits.find_device(self.book, ref)
         return self._judged([found])[0]
+
+    def named(self, wanted: Mapping[str, str]) -> dict[int, tuple[int, str]]:
+        """Key to id and name of the devices that fit `sentry` (id or name), `kind`, `tag` and `text`, as far as these are given. Without
+        judging states: cheap for ten thousand. NotFound: no such sentry."""
+        sentry = edits.find_sentry(self.book, wanted["sentry"]).id if wanted.get("sentry") else None
+        kind, tag, text = wanted.get("kind"), wanted.get("tag"), wanted.get("text", "").strip().casefold()
+        keys = self.book.keys
+        return {
+            keys[one.id]: (one.id, one.name)
+            for one in self.book.devices.values()
+            if one.id in keys
+            and (sentry is None or one.sentry_id == sentry)
+            and (not kind or one.kind == kind)
+            and (not tag or tag in one.tags)
+            and (not text or text in haystack(one))
+        }
+
+    async def groups(self, coins: Mapping[str, str]) -> AsyncIterator[tuple[int, tuple[tuple[str, str], ...]]]:
+        """Key and groups, as (kind, name), of each device that mines; in pieces, so that the loop goes on. `coins`: of each flight sheet."""
+        for place, device_id in enumerate(list(self.book.devices)):
+            if place % GROUPS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            record = self.book.devices.get(device_id)
+            if record is not None and device_id in self.book.keys and record.kind in MINING_KINDS and not record.left:
+                yield self.book.keys[device_id], groups_of(record, coins)
 
     def device_of(self, identity: str) -> int | None:
         """The id of the device with this identity; None when there is none."""
@@ -439,7 +484,7 @@ class Fleet:
         )
 
     def _shown_sentry(self, one: SentryRecord) -> Sentry:
-        return shown_sentry(one, self._state_of(one), self._seen_ms.get(one.id))
+        return shown_sentry(one, self._state_of(one), self._seen_ms.get(one.id), self._line(one.id).twin)
 
     def _judged(self, records: Sequence[DeviceRecord]) -> list[DeviceRow]:
         book, now_ms = self.book, self.clock.now_ms()

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from commander.db import Database, Migration
-from commander.fleet import store
+from commander.fleet import machines, store
 from commander.fleet.records import EventRecord, SentryRecord
 from commander.fleet.service import Fleet, FleetSettings
 from garrison.clock import ManualClock
 
-MIGRATIONS = (Migration(1, "fleet", store.create_tables),)
+MIGRATIONS = (Migration(1, "fleet", store.create_tables), Migration(2, "machines", machines.create_table))
 RIG, ASIC, ASIC2 = (f"{digit * 8}-0000-4000-8000-000000000000" for digit in "123")
 
 
