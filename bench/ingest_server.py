@@ -16,6 +16,7 @@ from typing import Any
 import grpc
 
 from commander.access.ca import Authority
+from commander.fleet.records import EventRecord, MachineRecord
 from commander.link.ports import Ports, Terms
 from commander.link.server import Link, Listen
 from commander.telemetry.service import Telemetry
@@ -61,28 +62,39 @@ class _Fleet:
 
     async def take_roster(self, sentry_id: str, whole: bool, devices: Sequence[Device], gone: Sequence[str]) -> None: ...
 
-    async def take_event(self, sentry_id: str, boot: bytes, seq: int, event: Event) -> None: ...
+    async def take_event(self, sentry_id: str, boot: bytes, seq: int, event: Event, *, twin: str = "") -> None: ...
 
     async def assignment(self, sentry_id: str) -> Assignment:
         return Assignment(1)
 
-    async def records_durable(self, sentry_id: str, held: Sequence[tuple[bytes, int, int]]) -> Mapping[bytes, Spans]:
+    async def records_durable(self, post: str, held: Sequence[tuple[bytes, int, int]]) -> Mapping[bytes, Spans]:
         return {}
 
     def mark_seen(self, sentry_id: str, now_ms: int) -> None: ...
 
     def mark_lag(self, sentry_id: str, backlog_ms: int | None) -> None: ...
 
+    async def machines(self) -> Mapping[str, Sequence[MachineRecord]]:
+        return {}
+
+    async def keep_machines(self, sentry_id: str, machines: Sequence[MachineRecord]) -> None: ...
+
+    def mark_twin(self, sentry_id: str, address: str) -> None: ...
+
+    async def note(self, event: EventRecord) -> None: ...
+
 
 class _Actions:
     """Orders nothing."""
 
-    async def take_report(self, sentry_id: str, boot: bytes, seq: int, report: Report) -> None: ...
+    async def take_report(self, sentry_id: str, boot: bytes, seq: int, report: Report, *, twin: str = "") -> None: ...
 
     async def open_orders(self, sentry_id: str) -> Sequence[Order]:
         return ()
 
     async def sent(self, action_id: str) -> None: ...
+
+    def hold(self, sentry_id: str, why: str) -> None: ...
 
 
 async def _garrison(home: Path, authority: Authority) -> None:

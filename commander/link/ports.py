@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from commander.fleet.records import EventRecord, MachineRecord
 from garrison.frame import Layout
 from garrison.model import Assignment, Device, Event, Order, Report, SentryHello
 from garrison.spans import Spans
@@ -74,13 +75,15 @@ class Access(Protocol):
 
 
 class Telemetry(Protocol):
-    def learn_layout(self, sentry_id: str, layout: Layout) -> asyncio.Future[None]: ...
+    """`post` is a sentry's id, or the name of a twin of it: `rules.post_name`."""
 
-    def take(self, sentry_id: str, boot: bytes, seq: int, layout_hash: bytes, body: bytes) -> asyncio.Future[None]:
+    def learn_layout(self, post: str, layout: Layout) -> asyncio.Future[None]: ...
+
+    def take(self, post: str, boot: bytes, seq: int, layout_hash: bytes, body: bytes) -> asyncio.Future[None]:
         """Done means durable. DiskFull: not taken, send it again later."""
         ...
 
-    async def durable(self, sentry_id: str, held: Sequence[tuple[bytes, int, int]]) -> Mapping[bytes, Spans]: ...
+    async def durable(self, post: str, held: Sequence[tuple[bytes, int, int]]) -> Mapping[bytes, Spans]: ...
 
 
 class Fleet(Protocol):
@@ -90,11 +93,13 @@ class Fleet(Protocol):
 
     async def take_roster(self, sentry_id: str, whole: bool, devices: Sequence[Device], gone: Sequence[str]) -> None: ...
 
-    async def take_event(self, sentry_id: str, boot: bytes, seq: int, event: Event) -> None: ...
+    async def take_event(self, sentry_id: str, boot: bytes, seq: int, event: Event, *, twin: str = "") -> None:
+        """`twin`: the post it came from, when that is not the sentry itself."""
+        ...
 
     async def assignment(self, sentry_id: str) -> Assignment: ...
 
-    async def records_durable(self, sentry_id: str, held: Sequence[tuple[bytes, int, int]]) -> Mapping[bytes, Spans]: ...
+    async def records_durable(self, post: str, held: Sequence[tuple[bytes, int, int]]) -> Mapping[bytes, Spans]: ...
 
     def mark_seen(self, sentry_id: str, now_ms: int) -> None: ...
 
@@ -102,15 +107,35 @@ class Fleet(Protocol):
         """For how long it has been catching up; None: it has not."""
         ...
 
+    async def machines(self) -> Mapping[str, Sequence[MachineRecord]]:
+        """What was kept, by sentry."""
+        ...
+
+    async def keep_machines(self, sentry_id: str, machines: Sequence[MachineRecord]) -> None:
+        """These and no others; durable when it returns."""
+        ...
+
+    def mark_twin(self, sentry_id: str, address: str) -> None:
+        """Where a second machine with its identity calls from; empty: there is none."""
+        ...
+
+    async def note(self, event: EventRecord) -> None: ...
+
 
 class Actions(Protocol):
-    async def take_report(self, sentry_id: str, boot: bytes, seq: int, report: Report) -> None: ...
+    async def take_report(self, sentry_id: str, boot: bytes, seq: int, report: Report, *, twin: str = "") -> None:
+        """`twin`: the post it came from, when that is not the sentry itself: it is kept, and changes nothing."""
+        ...
 
     async def open_orders(self, sentry_id: str) -> Sequence[Order]:
         """What is not known to have ended, each with what is left of its time."""
         ...
 
     async def sent(self, action_id: str) -> None: ...
+
+    def hold(self, sentry_id: str, why: str) -> None:
+        """Orders to it wait, for this reason; empty: no longer."""
+        ...
 
 
 class ServerKeys(Protocol):
@@ -135,7 +160,10 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a Welcome says, and the limits of one stream. `epoch` rises when another commander takes over the farm."""
+    """What a Welcome says, and the limits of one stream. `epoch` rises when another commander takes over the farm.
+
+    `adopt_after_ms`: for how long a sentry's machine must be silent before another one takes its place.
+    """
 
     farm: str
     epoch: int = 1
@@ -144,6 +172,7 @@ class Terms:
     frames_in_flight: int = 256
     bytes_in_flight: int = 8 * 1024 * 1024
     disk_full_come_back_ms: int = 5_000
+    adopt_after_ms: int = 600_000
 
 
 @dataclass(slots=True)
@@ -153,6 +182,7 @@ class SessionInfo:
     sentry_id: str
     address: str
     since_ms: int
+    kind: str = ""
     software: str = ""
     last_message_ms: int = 0
     frames: int = 0

@@ -17,6 +17,7 @@ import grpc
 from commander.access import policy
 from commander.link.enrolment import Enrolment, certificate_to
 from commander.link.guard import PolicyGuard
+from commander.link.machines import Machines
 from commander.link.ports import Peer, Ports, ServerKeys, SessionInfo, Terms
 from commander.link.refusal import Context, refuse
 from commander.link.stream import Stream
@@ -79,7 +80,8 @@ class Link(PostServicer):
         self._clock = clock
         self._keys = keys
         self._roots = roots
-        self._streams: dict[str, Stream] = {}
+        self._streams: dict[str, Stream] = {}  # by post: a sentry's id, or the name of a twin
+        self._machines = Machines(ports, clock, terms.adopt_after_ms, self._streams.__contains__)
         self._opening = asyncio.Semaphore(_OPENING)
         self._draining: tuple[str, int] | None = None
         self._empty = asyncio.Event()
@@ -93,9 +95,9 @@ class Link(PostServicer):
     # ---- for the rest of the commander ---------------------------------------------------------------------
 
     def order(self, sentry_id: str, order: Order) -> bool:
-        """False: not connected, or its queue is full; the order stays where it is."""
+        """False: not connected, its queue is full, or two machines use its identity; the order stays where it is."""
         stream = self._streams.get(sentry_id)
-        return stream is not None and stream.order(order)
+        return stream is not None and not self._machines.held(sentry_id) and stream.order(order)
 
     def cancel(self, sentry_id: str, action_id: str) -> bool:
         stream = self._streams.get(sentry_id)
@@ -107,19 +109,28 @@ class Link(PostServicer):
             stream.reassign()
 
     def cut(self, sentry_id: str, fault: Fault) -> None:
-        """Ends its session, with the reason."""
-        if (stream := self._streams.get(sentry_id)) is not None:
-            stream.end(fault.code, str(fault))
+        """Ends its session, with the reason; those of its twins too."""
+        for stream in self._streams.values():
+            if stream.info.sentry_id == sentry_id:
+                stream.end(fault.code, str(fault))
 
     def sessions(self) -> dict[str, SessionInfo]:
-        return {sentry_id: stream.info for sentry_id, stream in self._streams.items()}
+        """By post."""
+        return {post: stream.info for post, stream in self._streams.items()}
 
     def look_now(self) -> None:
         """Cuts the streams of revoked sentries, and says who is catching up."""
-        for sentry_id, stream in self._streams.items():
-            if self._ports.access.is_revoked(sentry_id):
+        for stream in self._streams.values():
+            if self._ports.access.is_revoked(stream.info.sentry_id):
                 stream.end(CertificateRevoked.code, REVOKED)
-            self._ports.fleet.mark_lag(sentry_id, stream.lag_ms())
+            if not stream.place.twin:
+                self._ports.fleet.mark_lag(stream.info.sentry_id, stream.lag_ms())
+
+    async def look_at_twins(self) -> None:
+        """Tells of cloned disks; a machine whose predecessor fell silent comes again, and takes its place."""
+        for post in await self._machines.tend(self.sessions):
+            if (stream := self._streams.get(post)) is not None:
+                stream.end("drain", "the machine before was silent for long: come again, and take its place")
 
     # ---- the two ports -------------------------------------------------------------------------------------
 
@@ -132,6 +143,7 @@ class Link(PostServicer):
             raise
 
     async def _open(self) -> None:
+        await self._machines.load()
         self._post = grpc.aio.server(interceptors=[PolicyGuard(policy.SENTRY)], options=_OPTIONS)
         add_PostServicer_to_server(self, self._post)
         self.post_port = self._bind(self._post, self._listen.post, "listen.post", mutual=True)
@@ -153,6 +165,7 @@ class Link(PostServicer):
             while True:
                 await self._clock.sleep(CHECK_S)
                 self.look_now()
+                await self.look_at_twins()
                 rounds += 1
                 if rounds % _KEYS_EVERY == 0:
                     self._refresh_keys()
@@ -212,23 +225,25 @@ class Link(PostServicer):
             stream = Stream(sentry_id, context, self._ports, self._terms, self._clock)
             async with self._opening:
                 hello = await stream.hello()
-                await self._ports.fleet.connected(sentry_id, hello)
+                stream.place = await self._machines.place(sentry_id, hello)
+                if not stream.place.twin:
+                    await self._ports.fleet.connected(sentry_id, hello)
         except Fault as fault:
             self.refused += 1
             await refuse(context, fault, sentry_id)
         try:
-            self._enter(sentry_id, stream)
+            self._enter(stream)
             async with self._opening:
                 await stream.welcome(hello)
             del hello  # the stream may live for weeks
-            await stream.hold()
+            await stream.hold(orders=not self._machines.held(sentry_id))
         except Fault as fault:
             stream.end(fault.code, str(fault))
             await refuse(context, fault, sentry_id)
         except TimeoutError:
             stream.end(Unavailable.code, "the sentry did not read")
         finally:
-            await self._leave(sentry_id, stream)
+            await self._leave(stream)
 
     async def Renew(self, request: post_pb2.RenewRequest, context: Context) -> enrolment_pb2.Certificate:  # noqa: N802  # the proto's name
         sentry_id = ""
@@ -250,28 +265,30 @@ class Link(PostServicer):
             raise CertificateRevoked(REVOKED)
         return peer
 
-    def _enter(self, sentry_id: str, stream: Stream) -> None:
-        """The newest session of a sentry wins: the older one is mostly a dead link that nobody noticed yet."""
-        older = self._streams.get(sentry_id)
+    def _enter(self, stream: Stream) -> None:
+        """The newest session of a machine wins: the older one is mostly a dead link that nobody noticed yet."""
+        who = {"sentry": stream.info.sentry_id, "address": stream.info.address}
+        older = self._streams.get(stream.place.post)
         if older is not None:
-            log.warning(
-                "a second session of the same sentry",
-                extra={"sentry": sentry_id, "was": older.info.address, "now": stream.info.address},
-            )
+            log.warning("a second session of the same sentry", extra={**who, "was": older.info.address})
             older.end("conflict", f"the same sentry opened a newer session from {stream.info.address}")
-        self._streams[sentry_id] = stream
-        log.info("sentry connected", extra={"sentry": sentry_id, "address": stream.info.address})
+        self._streams[stream.place.post] = stream
+        log.info("twin connected" if stream.place.twin else "sentry connected", extra=who)
 
-    async def _leave(self, sentry_id: str, stream: Stream) -> None:
-        if self._streams.get(sentry_id) is stream:
-            del self._streams[sentry_id]
+    async def _leave(self, stream: Stream) -> None:
+        who = {"sentry": stream.info.sentry_id, "address": stream.info.address}
+        if self._streams.get(stream.place.post) is stream:
+            del self._streams[stream.place.post]
+            self._machines.left(stream.place.post)
         if not self._streams and self._draining is not None:
             self._empty.set()
-        log.info("sentry gone", extra={"sentry": sentry_id, "address": stream.info.address, "text": stream.reason})
+        log.info("twin gone" if stream.place.twin else "sentry gone", extra={**who, "text": stream.reason})
+        if stream.place.twin:
+            return
         try:
-            await self._ports.fleet.disconnected(sentry_id, stream.reason)
+            await self._ports.fleet.disconnected(stream.info.sentry_id, stream.reason)
         except Fault as fault:
-            log.warning("its leaving could not be written", extra={"sentry": sentry_id, "text": str(fault)})
+            log.warning("its leaving could not be written", extra={**who, "text": str(fault)})
 
 
 REVOKED = "this sentry was revoked by an administrator (enrol it anew with a fresh token, after `commander sentries` says it may)"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 
 import grpc
 
+from commander.link.machines import Place
 from commander.link.ports import Ports, SessionInfo, Terms
 from commander.link.refusal import Context, address_of
 from garrison import wire
@@ -26,6 +28,9 @@ LAST_ACK_S = 3.0
 _ACK_AFTER_S = 0.05
 _OUTBOX = 1_000
 _CAUGHT_UP_MS = 5_000
+
+Durable = Callable[[str, Sequence[tuple[bytes, int, int]]], Awaitable[Mapping[bytes, Spans]]]
+"""(post, what its journal holds) to what of that is on disk here."""
 
 
 class Stream:
@@ -49,6 +54,7 @@ class Stream:
         "_timer",
         "_wake",
         "info",
+        "place",
     )
 
     def __init__(self, sentry_id: str, context: Context, ports: Ports, terms: Terms, clock: Clock) -> None:
@@ -69,6 +75,8 @@ class Stream:
         self._come_back_ms = 0
         self._reader: asyncio.Task[None] | None = None
         self.info = SessionInfo(sentry_id, address_of(context), clock.now_ms())
+        self.place = Place(sentry_id)
+        """The link sets it, when it has heard the Hello."""
 
     # ---- from the link -------------------------------------------------------------------------------------
 
@@ -130,15 +138,14 @@ class Stream:
                 hint="a state folder was copied, or mixed up; enrol the one that is wrong anew",
             )
         hello = wire.hello_from(said, self.info.address)
-        self.info.software = hello.software[:100]
+        self.info.kind, self.info.software = hello.kind[:20], hello.software[:100]
         return hello
 
     async def welcome(self, hello: SentryHello) -> None:
         """Says what of the sentry's journal is durable here."""
-        who, ports = self.info.sentry_id, self._ports
         self._backlog_below = {boot: last for boot, _, last in _asked(hello.frames)}
-        frames = await ports.telemetry.durable(who, _asked(hello.frames))
-        records = await ports.fleet.records_durable(who, _asked(hello.records))
+        frames = await self._durable(self._ports.telemetry.durable, _asked(hello.frames))
+        records = await self._durable(self._ports.fleet.records_durable, _asked(hello.records))
         welcome = Welcome(
             farm=self._terms.farm,
             epoch=self._terms.epoch,
@@ -150,14 +157,26 @@ class Stream:
         )
         await self._write(pb.Down(welcome=wire.welcome_to(welcome)))
 
+    async def _durable(self, ask: Durable, held: list[tuple[bytes, int, int]]) -> Mapping[bytes, Spans]:
+        """What an adopted machine brought as a twin is there, and stays apart: it is not asked for again."""
+        found = await ask(self.place.post, held)
+        if not self.place.also:
+            return found
+        both = {boot: spans.copy() for boot, spans in found.items()}
+        for boot, spans in (await ask(self.place.also, held)).items():
+            for first, last in spans:
+                both.setdefault(boot, Spans()).add(first, last)
+        return both
+
     # ---- holding -------------------------------------------------------------------------------------------
 
-    async def hold(self) -> None:
-        """Until the sentry goes or `end` was called."""
+    async def hold(self, *, orders: bool = True) -> None:
+        """Until the sentry goes or `end` was called. `orders`: whether it gets those that wait for it."""
+        self._assignment_due = not self.place.twin  # a twin goes on with what is on its disk
         self._reader = asyncio.create_task(self._read_on())
         self._reader.add_done_callback(lambda _: self._wake.set())
         try:
-            for order in await self._ports.actions.open_orders(self.info.sentry_id):
+            for order in await self._ports.actions.open_orders(self.info.sentry_id) if orders else ():
                 self._put(order)
             while self._ending is None and not self._reader.done():
                 self._wake.clear()
@@ -223,7 +242,7 @@ class Stream:
 
     def _saw_it(self) -> None:
         now_ms = self._clock.now_ms()
-        if now_ms - self.info.last_message_ms >= 1000:
+        if now_ms - self.info.last_message_ms >= 1000 and not self.place.twin:
             self._ports.fleet.mark_seen(self.info.sentry_id, now_ms)
         self.info.last_message_ms = now_ms
 
@@ -233,7 +252,7 @@ class Stream:
                 await self._take_frame(up.frame)
             case "layout":
                 layout = wire.layout_from(wire.checked(up.layout))
-                self._ports.telemetry.learn_layout(self.info.sentry_id, layout).add_done_callback(self._learnt)
+                self._ports.telemetry.learn_layout(self.place.post, layout).add_done_callback(self._learnt)
             case "roster":
                 await self._take_roster(wire.checked(up.roster))
             case "event":
@@ -256,7 +275,7 @@ class Stream:
         if seq <= self._backlog_below.get(boot, 0):
             self._backlog_seen_ms = self.info.last_message_ms
         try:
-            taken = self._ports.telemetry.take(self.info.sentry_id, boot, seq, frame.layout, frame.body)
+            taken = self._ports.telemetry.take(self.place.post, boot, seq, frame.layout, frame.body)
         except Fault:
             self._landed(size)
             raise
@@ -295,17 +314,26 @@ class Stream:
 
     async def _take_roster(self, roster: pb.Roster) -> None:
         devices = [wire.device_from(device) for device in roster.devices]
+        if self.place.twin:
+            return  # the same identities as the sentry's own: its devices stay as it says they are
         await self._ports.fleet.take_roster(self.info.sentry_id, roster.whole, devices, list(roster.gone))
 
     async def _take_event(self, event: pb.Event) -> None:
         boot, seq = wire.boot_of(event.boot), wire.seq_of(event.seq)
-        await self._ports.fleet.take_event(self.info.sentry_id, boot, seq, wire.event_from(event))
+        told = wire.event_from(event)
+        if self.place.twin:
+            told = replace(told, detail={**told.detail, "twin": self.info.address})
+        await self._ports.fleet.take_event(self.info.sentry_id, boot, seq, told, twin=self._twin)
         self._ack(wire.RECORDS, boot, seq)
 
     async def _take_report(self, report: pb.ActionReport) -> None:
         boot, seq = wire.boot_of(report.boot), wire.seq_of(report.seq)
-        await self._ports.actions.take_report(self.info.sentry_id, boot, seq, wire.report_from(report))
+        await self._ports.actions.take_report(self.info.sentry_id, boot, seq, wire.report_from(report), twin=self._twin)
         self._ack(wire.RECORDS, boot, seq)
+
+    @property
+    def _twin(self) -> str:
+        return self.place.post if self.place.twin else ""
 
     def _ack(self, lane: pb.Lane.ValueType, boot: bytes, seq: int) -> None:
         """Acks of one commit travel together."""

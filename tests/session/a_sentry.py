@@ -5,6 +5,7 @@ python -m tests.session.a_sentry enrol|run|status …, like any other sentry. It
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,13 +14,14 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from garrison import logs
 from garrison.catalogue import METRICS
-from garrison.clock import Clock
+from garrison.clock import Clock, SystemClock
 from garrison.faults import BadAnswer
 from garrison.frame import Sample, device_key
 from garrison.model import Assignment, Device, Order, Outcome
 from garrison.words import ActionKind, ActionState, DeviceState
-from sentry_core import cli
+from sentry_core import cli, daemon
 from sentry_core.post import Outbox, Progress
 from sentry_core.settings import SentrySettings
 
@@ -109,6 +111,18 @@ def make_post(settings: Any, home: Path, clock: Clock) -> MadeUpPost:
 KIND = cli.Kind("rig", "sentry-test", lambda: Settings, make_post)
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 cli.commands(app, KIND)
+
+
+@app.command()
+def run_as(
+    machine: Annotated[str, typer.Argument(help="Which machine it says it is, hexadecimal.")], home: cli.Home = None
+) -> None:
+    """As `run`, on made-up hardware."""
+    state_dir, clock = KIND.state_dir(home), SystemClock()
+    settings = KIND.load(state_dir)
+    logs.start("plain")
+    asyncio.run(daemon.run(make_post(settings, state_dir, clock), settings, state_dir, clock, machine=bytes.fromhex(machine)))
+
 
 if __name__ == "__main__":
     cli.main(app)

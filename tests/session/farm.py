@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from commander.access import ca
 from commander.access.certificates import certificate_of
 from commander.db import Database, Migration
+from commander.fleet import machines
+from commander.fleet.records import EventRecord, MachineRecord
 from commander.link.ports import Ports, Terms
 from commander.link.server import Link, Listen
 from garrison import frame, join, logs, wire
@@ -46,6 +48,8 @@ def _tables(c: sqlite3.Connection) -> None:
     c.execute("create table orders (id text primary key, sentry text, body blob, state integer not null, reports integer not null)")
     c.execute("create table sentries (id text primary key, key blob, revoked integer not null default 0, approved integer)")
     c.execute("create table resent (lane text, n integer)")
+    c.execute("create table notes (sentry text, kind text, severity text, text text)")
+    machines.create_table(c)
 
 
 MIGRATIONS = (Migration(1, "the test's tables", _tables),)
@@ -133,6 +137,7 @@ class Telemetry:
         self.full = False
         self.layouts: dict[bytes, Layout] = {}
         self.taken: list[tuple[bytes, int]] = []
+        self.posts: list[str] = []
 
     async def load(self) -> None:
         for body in await self.db.read(lambda c: c.execute("select body from layouts").fetchall()):
@@ -153,6 +158,7 @@ class Telemetry:
             raise Unavailable("no space left")
         samples = frame.parse(self.layouts[layout_hash], body).samples
         self.taken.append((boot, seq))
+        self.posts.append(sentry_id)
 
         def work(c: sqlite3.Connection) -> None:
             new = c.execute(
@@ -187,6 +193,8 @@ class Fleet:
         self.devices: dict[str, Device] = {}
         self.wholes = 0
         self.lag_ms: int | None = None
+        self.twins: dict[str, str] = {}
+        self.notes: list[EventRecord] = []
         self.given = Assignment(1, (Target("1", "127.0.0.1:4028"),))
 
     async def connected(self, sentry_id: str, hello: SentryHello) -> None:
@@ -206,8 +214,8 @@ class Fleet:
         for identity in gone:
             self.devices.pop(identity, None)
 
-    async def take_event(self, sentry_id: str, boot: bytes, seq: int, event: Event) -> None:
-        await self.db.write(lambda c: _record(c, sentry_id, boot, seq, "event", wire.event_to(event).SerializeToString()))
+    async def take_event(self, sentry_id: str, boot: bytes, seq: int, event: Event, *, twin: str = "") -> None:
+        await self.db.write(lambda c: _record(c, twin or sentry_id, boot, seq, "event", wire.event_to(event).SerializeToString()))
 
     async def assignment(self, sentry_id: str) -> Assignment:
         return self.given
@@ -220,6 +228,20 @@ class Fleet:
 
     def mark_lag(self, sentry_id: str, backlog_ms: int | None) -> None:
         self.lag_ms = backlog_ms
+
+    async def machines(self) -> dict[str, tuple[MachineRecord, ...]]:
+        return await self.db.read(machines.kept)
+
+    async def keep_machines(self, sentry_id: str, now: Sequence[MachineRecord]) -> None:
+        await self.db.write(lambda c: machines.keep(c, sentry_id, now))
+
+    def mark_twin(self, sentry_id: str, address: str) -> None:
+        self.twins[sentry_id] = address
+
+    async def note(self, event: EventRecord) -> None:
+        row = (event.sentry_id, event.kind, event.severity, event.text)
+        await self.db.write(lambda c: c.execute("insert into notes values (?, ?, ?, ?)", row))
+        self.notes.append(event)
 
 
 def _record(c: sqlite3.Connection, sentry_id: str, boot: bytes, seq: int, kind: str, body: bytes) -> bool:
@@ -234,14 +256,16 @@ class Actions:
     def __init__(self, db: Database) -> None:
         self.db = db
         self.reports: list[Report] = []
+        self.held: dict[str, str] = {}
 
     async def add(self, sentry_id: str, order: Order) -> None:
         body = wire.order_to(order).SerializeToString()
         await self.db.write(lambda c: c.execute("insert into orders values (?, ?, ?, 1, 0)", (order.id, sentry_id, body)))
 
-    async def take_report(self, sentry_id: str, boot: bytes, seq: int, report: Report) -> None:
+    async def take_report(self, sentry_id: str, boot: bytes, seq: int, report: Report, *, twin: str = "") -> None:
         def work(c: sqlite3.Connection) -> None:
-            if _record(c, sentry_id, boot, seq, "report", wire.report_to(report).SerializeToString()):
+            new = _record(c, twin or sentry_id, boot, seq, "report", wire.report_to(report).SerializeToString())
+            if new and not twin:
                 c.execute(
                     "update orders set state = max(state, ?), reports = reports + 1 where id = ?",
                     (int(report.state), report.action_id),
@@ -260,6 +284,9 @@ class Actions:
 
     async def sent(self, action_id: str) -> None:
         pass
+
+    def hold(self, sentry_id: str, why: str) -> None:
+        self.held[sentry_id] = why
 
 
 @dataclass

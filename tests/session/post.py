@@ -29,11 +29,13 @@ async def enrolled(home: Path, token: str, clock: Clock | None = None) -> Identi
 
 
 @contextlib.asynccontextmanager
-async def running(home: Path, settings: Settings | None = None, clock: Clock | None = None) -> AsyncIterator[Running]:
-    """The daemon, until the end of the block; it must then stop cleanly."""
+async def running(
+    home: Path, settings: Settings | None = None, clock: Clock | None = None, machine: bytes | None = None
+) -> AsyncIterator[Running]:
+    """The daemon, until the end of the block; it must then stop cleanly. `machine` None: as the hardware says."""
     settings, clock, stop = settings or Settings(), clock or SystemClock(), asyncio.Event()
     post = MadeUpPost(settings, home, clock)
-    task = asyncio.create_task(daemon.run(post, settings, home, clock, stop=stop))
+    task = asyncio.create_task(daemon.run(post, settings, home, clock, stop=stop, machine=machine))
     try:
         yield Running(post, stop, task)
     finally:

@@ -73,10 +73,11 @@ class FarmProcess:
 
 @dataclass
 class SentryProcess:
-    """`home` is the farm's home; the state is in `state`."""
+    """`home` is the farm's home; the state is in `state`. `machine` empty: as the hardware says."""
 
     home: Path
     process: asyncio.subprocess.Process | None = None
+    machine: bytes = b""
 
     @property
     def state(self) -> Path:
@@ -89,7 +90,8 @@ class SentryProcess:
         return next(word for word in out.decode().replace(";", " ").split() if len(word) == 36 and word.count("-") == 4)
 
     async def start(self) -> None:
-        self.process = await python(self.home, "tests.session.a_sentry", "run", "--home", str(self.home))
+        verb = ("run-as", self.machine.hex()) if self.machine else ("run",)
+        self.process = await python(self.home, "tests.session.a_sentry", *verb, "--home", str(self.home))
 
     async def kill(self) -> None:
         await kill(self.process)
