@@ -15,7 +15,8 @@ RollUp = Literal["avg", "min", "max", "last"]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`decimals`: digits kept behind the point. `roll_up`: the columns that 5-minute and hourly values keep."""
+    """`decimals`: digits kept behind the point. `roll_up`: what 5-minute and hourly values keep of a device, `parts` of each of
+    its components. `totals`: whether groups (farm, site, rack, model, coin, tag) keep totals of it."""
 
     name: str
     unit: str
@@ -23,6 +24,8 @@ class Metric:
     kind: Literal["gauge", "counter", "state"]
     roll_up: tuple[RollUp, ...]
     text: str
+    parts: tuple[RollUp, ...]
+    totals: bool = False
 
     def quantise(self, value: float) -> int | float | None:
         """The value as it is sent: rounded to `decimals`. None for what is not finite: that is no value."""
@@ -31,16 +34,26 @@ class Metric:
         return round(value) if self.decimals == 0 else round(value, self.decimals)
 
 
-def _gauge(name: str, unit: str, decimals: int, text: str, roll_up: tuple[RollUp, ...] = ("avg", "min", "max")) -> Metric:
-    return Metric(name, unit, decimals, "gauge", roll_up, text)
+def _gauge(
+    name: str,
+    unit: str,
+    decimals: int,
+    text: str,
+    roll_up: tuple[RollUp, ...] = ("avg", "min", "max"),
+    *,
+    parts: tuple[RollUp, ...] = (),
+    totals: bool = False,
+) -> Metric:
+    return Metric(name, unit, decimals, "gauge", roll_up, text, parts or roll_up[:1], totals)
 
 
-def _counter(name: str, unit: str, decimals: int, text: str) -> Metric:
-    return Metric(name, unit, decimals, "counter", ("last",), text)
+def _counter(name: str, unit: str, decimals: int, text: str, *, totals: bool = False) -> Metric:
+    """Of a counter a roll-up keeps what is needed to know its rise, whatever `roll_up` shows."""
+    return Metric(name, unit, decimals, "counter", ("last",), text, ("last",), totals)
 
 
 def _state(name: str, text: str) -> Metric:
-    return Metric(name, "", 0, "state", ("last",), text)
+    return Metric(name, "", 0, "state", ("last",), text, ("last",))
 
 
 _ALL: tuple[Metric, ...] = (
@@ -50,13 +63,13 @@ _ALL: tuple[Metric, ...] = (
     _gauge("look_ms", "ms", 0, "how long the look took", ("avg", "max")),
     _counter("repairs", "1", 0, "answers that had to be repaired before they parsed"),
     # mining
-    _gauge("hashrate_hs", "H/s", 0, "as the device or program states it now (seconds)", ("avg", "min", "max")),
+    _gauge("hashrate_hs", "H/s", 0, "as the device or program states it now (seconds)", ("avg", "min", "max"), totals=True),
     _gauge("hashrate_avg_hs", "H/s", 0, "over the longest window the device gives", ("avg",)),
-    _gauge("expected_hashrate_hs", "H/s", 0, "nominal, by the device or the model table", ("last",)),
-    _counter("accepted", "1", 0, "shares accepted since the miner started"),
-    _counter("rejected", "1", 0, "shares rejected"),
-    _counter("stale", "1", 0, "shares too late"),
-    _counter("hw_errors", "1", 0, "hardware errors"),
+    _gauge("expected_hashrate_hs", "H/s", 0, "nominal, by the device or the model table", ("last",), totals=True),
+    _counter("accepted", "1", 0, "shares accepted since the miner started", totals=True),
+    _counter("rejected", "1", 0, "shares rejected", totals=True),
+    _counter("stale", "1", 0, "shares too late", totals=True),
+    _counter("hw_errors", "1", 0, "hardware errors", totals=True),
     _gauge("uptime_s", "s", 0, "of the mining process", ("last",)),
     _gauge("system_uptime_s", "s", 0, "of the machine", ("last",)),
     _state("miner_alive", "1: the mining process runs"),
@@ -64,17 +77,17 @@ _ALL: tuple[Metric, ...] = (
     _state("miner_hashing", "1: its hashrate is above the floor"),
     _counter("miner_restarts", "1", 0, "restarts by the sentry"),
     # electricity and heat
-    _gauge("power_w", "W", 1, "electric power", ("avg", "max")),
+    _gauge("power_w", "W", 1, "electric power", ("avg", "max"), totals=True),
     _state("power_source", "1 outlet meter, 2 the miner's own, 3 configured, 4 nameplate"),
     _gauge("voltage_v", "V", 3, "voltage"),
     _gauge("current_a", "A", 3, "current"),
     _counter("energy_j", "J", 0, "energy counter"),
-    _gauge("temp_c", "°C", 1, "hottest board or edge temperature", ("avg", "max")),
-    _gauge("chip_temp_c", "°C", 1, "hottest chip or junction", ("avg", "max")),
-    _gauge("memory_temp_c", "°C", 1, "memory temperature", ("avg", "max")),
-    _gauge("inlet_temp_c", "°C", 1, "air or water going in", ("avg", "max")),
-    _gauge("outlet_temp_c", "°C", 1, "air or water coming out", ("avg", "max")),
-    _gauge("fan_rpm", "rpm", 0, "fan speed", ("avg", "min")),
+    _gauge("temp_c", "°C", 1, "hottest board or edge temperature", ("avg", "max"), parts=("max",), totals=True),
+    _gauge("chip_temp_c", "°C", 1, "hottest chip or junction", ("avg", "max"), parts=("max",), totals=True),
+    _gauge("memory_temp_c", "°C", 1, "memory temperature", ("avg", "max"), parts=("max",)),
+    _gauge("inlet_temp_c", "°C", 1, "air or water going in", ("avg", "max"), parts=("max",), totals=True),
+    _gauge("outlet_temp_c", "°C", 1, "air or water coming out", ("avg", "max"), parts=("max",)),
+    _gauge("fan_rpm", "rpm", 0, "fan speed", ("avg", "min"), parts=("min",)),
     _gauge("fan_pct", "%", 0, "fan duty"),
     # boards and cards
     _gauge("chips", "1", 0, "chips found", ("min",)),
