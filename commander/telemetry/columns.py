@@ -43,8 +43,8 @@ class Look:
         return replace(self, at_ms=at_ms)
 
 
-def look(frame: RawFrame) -> Look:
-    """All values of a checked frame."""
+def look(frame: RawFrame, salt: int = 0) -> Look:
+    """All values of a checked frame. `salt`: see `store.salt_of`."""
     n = frame.samples
     scaled = np.empty((len(frame.columns), n), np.int64)
     valid: Flags | None = None
@@ -64,7 +64,8 @@ def look(frame: RawFrame) -> Look:
             scaled[place, there] = present
         for i, value in column.odd:
             odd[place, i] = value
-    return Look(frame.layout, keys(frame), times_ms(frame), scaled, valid, missing, odd)
+    mine = keys(frame) ^ np.uint64(salt) if salt else keys(frame)
+    return Look(frame.layout, mine, times_ms(frame), scaled, valid, missing, odd)
 
 
 def keys(frame: RawFrame) -> Keys:
@@ -103,16 +104,12 @@ def number(scaled: int, decimals: int) -> Number:
     return scaled / 10**decimals if decimals else scaled
 
 
-def value_at(column: RawColumn, sample: int) -> Number | None:
-    """One value of a column, without the others; None where it is absent."""
+def scaled_at(column: RawColumn, sample: int) -> int | None:
+    """One value of a column, scaled, without the others; None where it is absent. An odd one is a stand-in."""
     place = sample
     if column.valid is not None:
         if not column.valid[sample >> 3] >> (sample & 7) & 1:
             return None
         before = int.from_bytes(column.valid, "little") & ((1 << sample) - 1)
         place = before.bit_count()
-    for i, value in column.odd:
-        if i == sample:
-            return value
-    offset = sum(column.planes[plane * column.present + place] << (8 * plane) for plane in range(column.width))
-    return number(offset + column.base, column.decimals)
+    return column.base + sum(column.planes[plane * column.present + place] << (8 * plane) for plane in range(column.width))

@@ -47,7 +47,8 @@ def test_same_as_the_plain_decoder(given_samples: list[Sample]) -> None:
     for place, column in enumerate(LAYOUT.columns):
         for i, sample in enumerate(plain):
             wanted = sample.values.get((column.metric, column.component))
-            alone = columns.value_at(raw.columns[place], i)
+            scaled = columns.scaled_at(raw.columns[place], i)
+            alone = None if scaled is None else dict(raw.columns[place].odd).get(i, columns.number(scaled, column.decimals))
             assert alone == wanted
             assert type(alone) is type(wanted)
             there = look.valid is None or bool(look.valid[place, i])
