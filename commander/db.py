@@ -153,11 +153,15 @@ class Database:
     def _reader(self) -> sqlite3.Connection:
         connection: sqlite3.Connection | None = getattr(self._mine, "connection", None)
         if connection is None:
-            connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
-            connection.row_factory = sqlite3.Row
-            connection.execute("pragma query_only=1")
-            self._mine.connection = connection
+            connection = self._mine.connection = self.reader()
             self._open_readers.append(connection)
+        return connection
+
+    def reader(self) -> sqlite3.Connection:
+        """A read-only connection of the caller's own, for work that would keep others from theirs. The caller closes it."""
+        connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+        connection.row_factory = sqlite3.Row
+        connection.execute("pragma query_only=1")
         return connection
 
     # ---- the writer thread ---------------------------------------------------------------------------------
@@ -250,6 +254,12 @@ def _settle(job: _Job) -> None:
 def connect(path: Path) -> sqlite3.Connection:
     """A writing connection as every part of the commander must open it."""
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    settle(connection)
+    return connection
+
+
+def settle(connection: sqlite3.Connection) -> None:
+    """How every writing connection works: durable at each commit, readers never wait."""
     for pragma in (
         "journal_mode=wal",
         "synchronous=full",
@@ -259,7 +269,6 @@ def connect(path: Path) -> sqlite3.Connection:
         "journal_size_limit=67108864",  # a WAL that a long read let grow shrinks again
     ):
         connection.execute(f"pragma {pragma}").fetchall()
-    return connection
 
 
 def prepare(path: Path, migrations: Sequence[Migration]) -> None:

@@ -1,15 +1,29 @@
-"""When raw samples may go: by the time of receipt, a few rows a step, and never because a clock was set. Pure."""
+"""What may go, and when: never because a clock was set. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-DAY_MS = 86_400_000
+from commander.telemetry.levels import DAY_MS, FileSpan, Level
+
 STEP_ROWS = 200
 """So many frames are removed in one transaction: a few milliseconds in which new frames wait."""
 
 STEPPED_MS = 3_600_000
 HOLD_MS = DAY_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """For how many days each level is kept."""
+
+    raw_days: int = 30
+    five_minute_days: int = 730
+    hour_days: int = 3_650
+
+    def days(self, level: Level) -> int:
+        return {Level.RAW: self.raw_days, Level.FIVE_MINUTES: self.five_minute_days, Level.HOUR: self.hour_days}[level]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +48,19 @@ def judge(before: Judgement, wall_ms: int, monotonic_ms: int) -> Judgement:
     return Judgement(offset_ms, monotonic_ms + HOLD_MS if stepped else before.hold_until_ms)
 
 
-def remove_before(judged: Judgement, wall_ms: int, monotonic_ms: int, raw_days: int) -> int | None:
-    """Frames received before this time go; None: nothing does now."""
-    return None if monotonic_ms < judged.hold_until_ms else wall_ms - raw_days * DAY_MS
+def now_for_removal(judged: Judgement, wall_ms: int, monotonic_ms: int, newest_sample_ms: int | None) -> int | None:
+    """The time that ages are counted from; None: nothing goes now. Our clock alone is not believed: while the sentries' samples are
+    older, it is by theirs, so that a clock ten years ahead removes nothing, however long nobody notices."""
+    if monotonic_ms < judged.hold_until_ms or newest_sample_ms is None:
+        return None
+    return min(wall_ms, newest_sample_ms)
+
+
+def expired(files: Iterable[FileSpan], spans: Spans, now_ms: int) -> Sequence[FileSpan]:
+    """Files whose time is over as a whole. Whether something was written into one lately is for the caller to see."""
+    return [file for file in files if file.to_ms <= now_ms - spans.days(file.level) * DAY_MS]
+
+
+def removable(file: FileSpan, spans: Spans, now_ms: int, touched_ms: int) -> bool:
+    """A file of long ago that was written lately holds samples of a clock that is behind: they are kept for as long as others."""
+    return touched_ms <= now_ms - spans.days(file.level) * DAY_MS

@@ -1,19 +1,24 @@
-"""`history/hot.db`: its tables and all its SQL.
+"""`history/hot.db`: its tables and their SQL, but for blocks and totals, which the archive has too.
 
-Frames are kept as received; what the commander knows about a frame's clock stands beside it. In one transaction with
-the frames: which frames are durable (marks), and which devices a post has reported when (presence), so that a device's
-history is found across posts without opening every frame.
+Frames are kept as received until they are sealed; what the commander knows about a frame's clock stands beside it. In one
+transaction with the frames: which frames are durable (marks), and which devices a post has reported when (presence), so that
+a device's history is found across posts without opening every frame.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from commander.db import Migration
+from commander.telemetry import block_store, totals_store
+from commander.telemetry.block_store import signed as _signed
+from commander.telemetry.block_store import unsigned as _unsigned
 from commander.telemetry.clocks import WIDE_MS
+from garrison.faults import BadInput, Broken
 from garrison.frame import Column, Layout
 from garrison.spans import Span, Spans
 
@@ -44,7 +49,18 @@ def create_tables(c: sqlite3.Connection) -> None:
         c.execute(statement)
 
 
-MIGRATIONS = (Migration(1, "hot history", create_tables),)
+def create_sealed(c: sqlite3.Connection) -> None:
+    """`sealed_ms`: samples of the post before it are in blocks and totals. `damaged`: what no longer reads, set aside."""
+    c.execute("alter table posts add column sealed_ms integer not null default 0")
+    block_store.create_tables(c)
+    totals_store.create_hot_tables(c)
+    c.execute(
+        """create table damaged (id integer primary key, found_ms integer not null, file text not null, what text not null,
+            key integer not null, at_ms integer not null, text text not null, size integer not null, body blob not null)"""
+    )
+
+
+MIGRATIONS = (Migration(1, "hot history", create_tables), Migration(2, "sealed history", create_sealed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +106,28 @@ class Seen:
 class Kept:
     """A frame read back."""
 
+    id: int
     layout: int
     first_ms: int
+    last_ms: int
     received_ms: int
     ahead_ms: int
+    body: bytes
+
+
+_KEPT = "id, layout, first_ms, last_ms, received_ms, ahead_ms, body"
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """What was read and is not what was written. `what`: "frame", "chunk", "day", …; `key` 0: not known."""
+
+    found_ms: int
+    file: str
+    what: str
+    key: int
+    at_ms: int
+    text: str
     body: bytes
 
 
@@ -159,7 +193,7 @@ def append(c: sqlite3.Connection, layouts: Iterable[Layout], frames: Iterable[Ar
 
 def put_layout(c: sqlite3.Connection, layout: Layout) -> None:
     columns = json.dumps([[x.metric, x.component, x.unit, x.decimals] for x in layout.columns], separators=(",", ":"))
-    c.execute("insert into layouts (hash, columns) values (?, ?) on conflict (hash) do nothing", (layout.hash, columns))
+    c.execute(block_store.PUT_LAYOUT, (layout.hash, columns))
 
 
 def put_seen(c: sqlite3.Connection, seen: Iterable[Seen]) -> None:
@@ -262,35 +296,49 @@ def seen(c: sqlite3.Connection) -> list[Seen]:
 
 
 def layout(c: sqlite3.Connection, number: int) -> Layout:
-    (columns,) = c.execute("select columns from layouts where no = ?", (number,)).fetchone()
-    return Layout(tuple(Column(*column) for column in json.loads(columns)))
+    """Broken: it is not there, or was changed on disk. A frame read with it would give wrong values."""
+    row = c.execute("select hash, cast(columns as blob) from layouts where no = ?", (number,)).fetchone()
+    found = None if row is None else _layout(row[1])
+    if row is None or found is None or found.hash != row[0]:
+        raise Broken(f"the layout {number} of frames {'is missing' if row is None else 'was changed on disk'}")
+    return found
+
+
+def _layout(columns: bytes) -> Layout | None:
+    try:
+        return Layout(tuple(Column(*column) for column in json.loads(columns)))
+    except (ValueError, TypeError, AttributeError, BadInput):
+        return None
 
 
 def layout_named(c: sqlite3.Connection, name: bytes) -> Layout | None:
     """By its hash."""
-    row = c.execute("select no from layouts where hash = ?", (name,)).fetchone()
-    return None if row is None else layout(c, row[0])
+    row = c.execute("select cast(columns as blob) from layouts where hash = ?", (name,)).fetchone()
+    found = None if row is None else _layout(row[0])
+    return found if found is not None and found.hash == name else None
 
 
 def layout_hashes(c: sqlite3.Connection) -> set[bytes]:
-    return {row[0] for row in c.execute("select hash from layouts")}
+    """Of the layouts of frames. One that was changed on disk is not among them: it is written again when it is announced."""
+    rows = c.execute("select hash, cast(columns as blob) from layouts")
+    return {name for name, columns in rows if (found := _layout(columns)) is not None and found.hash == name}
 
 
-def frames_of_device(c: sqlite3.Connection, key: int, from_ms: int, to_ms: int) -> Iterator[Kept]:
-    """Frames that may hold samples of the device in [from, to), by post, then by time."""
-    posts = c.execute(
-        "select post from presence where key = ? and first_ms < ? and last_ms >= ?", (_signed(key), to_ms, from_ms)
-    ).fetchall()
-    for (post,) in posts:
-        yield from frames_of_post(c, post, from_ms, to_ms)
+def posts_of_device(c: sqlite3.Connection, key: int, from_ms: int, to_ms: int) -> list[tuple[int, int]]:
+    """(number, salt) of the posts that may have samples of the device in [from, to)."""
+    rows = c.execute(
+        "select no, sentry from presence join posts on posts.no = post where key = ? and first_ms < ? and last_ms >= ?",
+        (_signed(key), to_ms, from_ms),
+    )
+    return [(row[0], salt_of(row[1])) for row in rows.fetchall()]
 
 
 def frames_of_post(c: sqlite3.Connection, post: int, from_ms: int, to_ms: int) -> Iterator[Kept]:
     """Frames with samples in [from, to), by their first time; the wide ones, which are rare, first."""
     yield from wide_frames(c, post, from_ms, to_ms)
     rows = c.execute(
-        """select layout, first_ms, received_ms, ahead_ms, body from hot
-            where post = ? and wide = 0 and first_ms >= ? and first_ms < ? and last_ms >= ? order by first_ms""",
+        f"select {_KEPT} from hot where post = ? and wide = 0"  # noqa: S608  # our own constant
+        " and first_ms >= ? and first_ms < ? and last_ms >= ? order by first_ms",
         (post, from_ms - WIDE_MS, to_ms, from_ms),
     )
     yield from (Kept(*row) for row in rows)
@@ -299,8 +347,7 @@ def frames_of_post(c: sqlite3.Connection, post: int, from_ms: int, to_ms: int) -
 def wide_frames(c: sqlite3.Connection, post: int, from_ms: int, to_ms: int) -> Iterator[Kept]:
     """Frames during which the sentry's clock was set."""
     rows = c.execute(
-        """select layout, first_ms, received_ms, ahead_ms, body from hot
-            where post = ? and wide = 1 and first_ms < ? and last_ms >= ?""",
+        f"select {_KEPT} from hot where post = ? and wide = 1 and first_ms < ? and last_ms >= ?",  # noqa: S608  # our own constant
         (post, to_ms, from_ms),
     )
     yield from (Kept(*row) for row in rows)
@@ -309,8 +356,7 @@ def wide_frames(c: sqlite3.Connection, post: int, from_ms: int, to_ms: int) -> I
 def newest_frames(c: sqlite3.Connection, post: int, until_ms: int) -> Iterator[Kept]:
     """Frames that begin at `until_ms` or before, the newest first, without the wide ones."""
     rows = c.execute(
-        """select layout, first_ms, received_ms, ahead_ms, body from hot
-            where post = ? and wide = 0 and first_ms <= ? order by first_ms desc""",
+        f"select {_KEPT} from hot where post = ? and wide = 0 and first_ms <= ? order by first_ms desc",  # noqa: S608  # our own constant
         (post, until_ms),
     )
     yield from (Kept(*row) for row in rows)
@@ -349,14 +395,61 @@ def set_aside(c: sqlite3.Connection, limit: int = 100) -> Sequence[SetAside]:
     return [SetAside(*row) for row in rows]
 
 
+# ---- sealing -----------------------------------------------------------------------------------------------
+
+
+def sealable(c: sqlite3.Connection, post: str, until_ms: int, after_id: int) -> Iterator[Kept]:
+    """The post's frames with samples before `until_ms`, in the order of arrival."""
+    rows = c.execute(
+        f"select {_KEPT} from hot where post = (select no from posts where sentry = ?)"  # noqa: S608  # our own constant
+        " and first_ms < ? and id > ? order by id",
+        (post, until_ms, after_id),
+    )
+    yield from (Kept(*row) for row in rows)
+
+
+def posts_to_seal(c: sqlite3.Connection, until_ms: int) -> list[str]:
+    """Posts with frames that have samples before then."""
+    rows = c.execute(
+        "select sentry from posts where exists (select 1 from hot where hot.post = no and first_ms < ?) order by no", (until_ms,)
+    )
+    return [row[0] for row in rows]
+
+
+def sealed(c: sqlite3.Connection) -> dict[str, int]:
+    return {row[0]: row[1] for row in c.execute("select sentry, sealed_ms from posts")}
+
+
+def set_sealed(c: sqlite3.Connection, post: str, sealed_ms: int) -> None:
+    c.execute("update posts set sealed_ms = ? where sentry = ?", (sealed_ms, post))
+
+
+def remove_frames(c: sqlite3.Connection, ids: Iterable[int]) -> None:
+    c.executemany("delete from hot where id = ?", [(one,) for one in ids])
+
+
+def put_damaged(c: sqlite3.Connection, found: Iterable[Damaged]) -> None:
+    """Kept for a person to look at; bounded like what is set aside on arrival."""
+    c.executemany(
+        "insert into damaged (found_ms, file, what, key, at_ms, text, size, body) values (?, ?, ?, ?, ?, ?, ?, ?)",
+        [(d.found_ms, d.file, d.what, _signed(d.key), d.at_ms, d.text, len(d.body), d.body) for d in found],
+    )
+    c.execute("delete from damaged where id <= (select id from damaged order by id desc limit 1 offset ?)", (SET_ASIDE_ROWS,))
+
+
+def damaged(c: sqlite3.Connection, limit: int = 100) -> list[Damaged]:
+    """The newest first."""
+    rows = c.execute("select found_ms, file, what, key, at_ms, text, body from damaged order by id desc limit ?", (limit,))
+    return [Damaged(row[0], row[1], row[2], _unsigned(row[3]), *row[4:]) for row in rows]
+
+
+def salt_of(post: str) -> int:
+    """A post named "sentry#machine" is a second machine with the identity of the first, a cloned disk. Its devices have the same
+    keys, and another history: with this they become other keys. 0 for every other post."""
+    if "#" not in post:
+        return 0
+    return int.from_bytes(hashlib.blake2b(post.encode(), digest_size=8, person=b"garrison.twin").digest(), "little")
+
+
 def _count(c: sqlite3.Connection, sql: str) -> int:
     return int(c.execute(sql).fetchone()[0])
-
-
-def _signed(key: int) -> int:
-    """SQL integers are signed; device keys are not."""
-    return key - (1 << 64) if key >> 63 else key
-
-
-def _unsigned(key: int) -> int:
-    return key + (1 << 64) if key < 0 else key

@@ -1,0 +1,218 @@
+"""The archive: the files beside hot.db in which merged days are kept.
+
+Questions are answered over `Files`, which keeps some connections open between them: opening a file and reading its layouts takes
+longer than reading a day of a device. Only the history's own worker writes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from commander import db
+from commander.telemetry import block_store, totals_store
+from commander.telemetry.block_store import Columns
+from commander.telemetry.levels import FileSpan, Level, file_named, files_between
+from garrison.faults import Unavailable, VersionMismatch
+
+VERSION = 1
+MOST_IDLE = 2
+"""Connections kept of one file; a reader more opens its own."""
+
+MOST_FILES = 24
+PAGE_BYTES = 4096
+_APPLICATION = 0x47415252  # "GARR"
+
+
+def existing(folder: Path, level: Level | None = None) -> list[FileSpan]:
+    """The files that are there, of one level or all, by level and time."""
+    found = [file_named(path.name) for path in folder.iterdir()] if folder.is_dir() else []
+    spans = [span for span in found if span is not None and level in (None, span.level)]
+    return sorted(spans, key=lambda span: (span.level, span.from_ms))
+
+
+def between(folder: Path, level: Level, from_ms: int, to_ms: int) -> list[FileSpan]:
+    """The files that are there and meet [from, to), the oldest first."""
+    if to_ms - from_ms > 10 * 366 * 86_400_000:
+        return [span for span in existing(folder, level) if span.to_ms > from_ms and span.from_ms < to_ms]
+    return [span for span in files_between(level, from_ms, to_ms) if (folder / span.name).exists()]
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection | None]:
+    """A connection for reading, in one snapshot, or None when the file is not there (any more). Broken, Unavailable,
+    VersionMismatch."""
+    connection = _connected(path)
+    try:
+        yield connection
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def _connected(path: Path) -> sqlite3.Connection | None:
+    try:
+        # Not mode=ro: such a connection cannot see what a writer puts into a WAL that was not there when it was opened.
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False)
+    except sqlite3.OperationalError:
+        return None
+    try:
+        connection.execute("pragma query_only=1")
+        _check_version(connection, path)
+        connection.execute("begin")
+    except sqlite3.Error as error:
+        connection.close()
+        if not path.exists():
+            return None
+        raise db.translated(error, path) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@dataclass(slots=True)
+class Opened:
+    """A file open for reading, in one snapshot while it is lent."""
+
+    c: sqlite3.Connection
+    columns: Columns
+    inode: int
+
+
+class Files:
+    """Lends connections to the files of a folder, to any thread. A file that was replaced meanwhile is opened anew."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._idle: dict[str, list[Opened]] = {}
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def reading(self, name: str) -> Iterator[Opened | None]:
+        """As `reading`; None when there is no such file."""
+        path = self.folder / name
+        try:
+            inode = path.stat().st_ino
+        except OSError:
+            yield None
+            return
+        opened = self._taken(name, inode)
+        if opened is None:
+            connection = _connected(path)
+            if connection is None:
+                yield None
+                return
+            opened = Opened(connection, Columns(connection), inode)
+        else:
+            opened.c.execute("begin")
+        kept = False
+        try:
+            yield opened
+            opened.c.execute("rollback")  # only after a question that went well is the connection used again
+            kept = self._kept(name, opened)
+        finally:
+            if not kept:
+                opened.c.close()
+
+    def release(self, name: str | None = None) -> None:
+        """Closes what is idle, of one file or of all: before a file is removed or replaced, and at the end."""
+        with self._lock:
+            names = list(self._idle) if name is None else [name]
+            opened = [one for some in names for one in self._idle.pop(some, [])]
+        for one in opened:
+            one.c.close()
+
+    def _taken(self, name: str, inode: int) -> Opened | None:
+        with self._lock:
+            idle = self._idle.get(name)
+            opened = idle.pop() if idle else None
+        if opened is not None and opened.inode != inode:
+            opened.c.close()
+            return None
+        return opened
+
+    def _kept(self, name: str, opened: Opened) -> bool:
+        with self._lock:
+            idle = self._idle.setdefault(name, [])
+            if len(idle) >= MOST_IDLE or len(self._idle) > MOST_FILES:
+                return False
+            idle.append(opened)
+            return True
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[sqlite3.Connection]:
+    """One transaction, durable when the block ends. Makes the file (mode 0600) where there is none. DiskFull, Broken,
+    Unavailable."""
+    fresh = not path.exists() or not path.stat().st_size
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        connection = sqlite3.connect(path, isolation_level=None, timeout=10)
+    except OSError as error:
+        raise Unavailable(f"cannot open {path}: {error.strerror}") from error
+    except sqlite3.Error as error:
+        raise db.translated(error, path) from error
+    try:
+        if fresh:
+            connection.execute(f"pragma page_size={PAGE_BYTES}")
+        db.settle(connection)
+        connection.execute("begin immediate")
+        if not connection.execute("select 1 from sqlite_master where name = 'blocks'").fetchone():
+            _create(connection)
+        _check_version(connection, path)
+        yield connection
+        connection.execute("commit")
+    except sqlite3.Error as error:
+        raise db.translated(error, path) from error
+    finally:
+        with contextlib.suppress(sqlite3.Error):
+            if connection.in_transaction:
+                connection.execute("rollback")
+        connection.close()
+
+
+def touched_ms(c: sqlite3.Connection) -> int:
+    """When something was last written into the file."""
+    row = c.execute("select value from meta where name = 'touched_ms'").fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def touch(c: sqlite3.Connection, now_ms: int) -> None:
+    c.execute(
+        "insert into meta (name, value) values ('touched_ms', ?) on conflict (name) do update set value = excluded.value", (now_ms,)
+    )
+
+
+def remove(path: Path) -> None:
+    """The file and what SQLite put beside it. PermissionError: somebody reads it (Windows); try again later."""
+    path.unlink(missing_ok=True)
+    for end in ("-wal", "-shm"):
+        path.with_name(path.name + end).unlink(missing_ok=True)
+
+
+def _create(c: sqlite3.Connection) -> None:
+    c.execute(f"pragma application_id={_APPLICATION}")
+    c.execute(f"pragma user_version={VERSION}")
+    c.execute("create table meta (name text primary key, value integer not null)")
+    block_store.create_layouts(c)
+    block_store.create_tables(c)
+    totals_store.create_archive_tables(c)
+
+
+def version(c: sqlite3.Connection) -> int:
+    return int(c.execute("pragma user_version").fetchone()[0])
+
+
+def _check_version(c: sqlite3.Connection, path: Path) -> None:
+    found = version(c)
+    if found > VERSION:
+        raise VersionMismatch(
+            f"{path} was written by a newer Garrison (version {found}, this program knows {VERSION})",
+            hint="install the newer program again, or restore a backup made by this one",
+        )
