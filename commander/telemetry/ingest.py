@@ -88,13 +88,16 @@ class _Batch:
 
 
 class Ingest:
-    """`marks`, `seen` and `hashes`: what the database holds already. `taken` is called on the loop with each new look."""
+    """`marks`, `seen` and `hashes`: what the database holds already. `taken` is called on the loop with each new look, also
+    while the
+    disk is full; `kept` with its post and the look, once, when it is durable."""
 
     def __init__(
         self,
         db: Database,
         clock: Clock,
         taken: Callable[[Look], None],
+        kept: Callable[[str, Look], None],
         *,
         commit_every_s: float,
         marks: dict[Journal, Spans],
@@ -108,6 +111,7 @@ class Ingest:
         self._db = db
         self._clock = clock
         self._taken = taken
+        self._kept = kept
         self._commit_every_s = commit_every_s
         self._marks = marks
         self._durable_layouts = hashes
@@ -199,6 +203,15 @@ class Ingest:
                 await asyncio.wait([self._flying])
                 await asyncio.sleep(0)  # its callback settles it
 
+    @property
+    def layouts(self) -> list[Layout]:
+        """Those in memory."""
+        return list(self._layouts.values())
+
+    def unlearn(self, hashes: set[bytes]) -> None:
+        """They are no longer on disk as they should be: written again when they are announced."""
+        self._durable_layouts -= hashes
+
     def forget(self, before_ms: int) -> None:
         """Follows `store.remove_traces`. Marks stay until the next start: a frame on its way may just have used them."""
         self._presence = {name: times for name, times in self._presence.items() if times[1] >= before_ms}
@@ -246,6 +259,8 @@ class Ingest:
             self._in_hand.pop((arrival.sentry, arrival.boot, arrival.seq), None)
             if arrival.look is not None:
                 self._taken(arrival.look)
+                if error is None:
+                    self._kept(arrival.sentry, arrival.look)
         self.waiting_bytes -= batch.bytes
         if error is None:
             self._commit_counts(batch)
@@ -296,7 +311,7 @@ class Ingest:
             arrival.wrong = BadFrame(f"its layout {arrival.layout_hash.hex()} was not announced")
             return
         try:
-            look = columns.look(frame.parse(arrival.layout, arrival.body))
+            look = columns.look(frame.parse(arrival.layout, arrival.body), store.salt_of(arrival.sentry))
         except BadFrame as fault:
             arrival.wrong = fault
             return
@@ -308,11 +323,10 @@ class Ingest:
         skew = clocks.judge(int(look.at_ms.max()), arrival.received_ms, arrival.seq, self._skews.get(journal))
         if skew is not None:
             if journal not in self._skews:
-                log.warning("a sentry's clock is ahead", extra={"sentry": arrival.sentry, "ahead_ms": skew.ahead_ms})
+                log.warning("a sentry's clock is wrong", extra={"sentry": arrival.sentry, "ahead_ms": skew.ahead_ms})
             self._skews[journal] = skew
             arrival.ahead_ms = skew.ahead_ms
-            look = look.at(clocks.corrected(look.at_ms, arrival.received_ms, skew.ahead_ms))
-        arrival.look = look
+        arrival.look = look.at(clocks.corrected(look.at_ms, arrival.received_ms, arrival.ahead_ms))
 
     def _widen(self, batch: _Batch, arrival: _Arrival) -> None:
         assert arrival.look is not None  # noqa: S101  # the caller chose those

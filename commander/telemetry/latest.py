@@ -81,14 +81,30 @@ class Latest:
             found |= self._rows_of(block, wanted[name], metrics)
         return found
 
+    def blocks(self, keys: Collection[int] | None = None, metrics: Collection[str] | None = None) -> list[Look]:
+        """As `rows`, by layout and as arrays: what a screen of ten thousand devices is made of. `keys` None: all devices."""
+        wanted = None if keys is None else set(keys)
+        by_block: dict[int, list[tuple[int, int]]] = {}
+        blocks = {id(block): block for block in self._blocks.values()}
+        for key, slot in self._slots.items():
+            block = self._where[slot]
+            if block is not None and (wanted is None or key in wanted):
+                by_block.setdefault(id(block), []).append((key, slot))
+        return [self._look(blocks[name], current, metrics) for name, current in by_block.items()]
+
+    def newest_ms(self) -> int | None:
+        """Of the newest look at all. None: there are no devices."""
+        return int(self._at_ms[: len(self._where)].max()) if self._where else None
+
     def series(self, key: int) -> tuple[Series, ...]:
         """What the newest look at a device could have read: the columns of its layout."""
         slot = self._slots.get(key)
         block = None if slot is None else self._where[slot]
         return () if block is None else tuple((c.metric, c.component) for c in block.layout.columns)
 
-    def forget(self, before_ms: int) -> None:
-        """Drops devices whose newest look is older, and what stale layouts still hold."""
+    def forget(self, before_ms: int) -> set[int]:
+        """Drops devices whose newest look is older, and what stale layouts still hold. The devices that went."""
+        before = self._slots.keys()
         kept = Latest()
         for block in self._blocks.values():
             current = [
@@ -97,6 +113,7 @@ class Latest:
             if current:
                 kept.take(self._look(block, current))
         self._slots, self._at_ms, self._blocks, self._where = kept._slots, kept._at_ms, kept._blocks, kept._where
+        return before - kept._slots.keys()
 
     # ---- places -------------------------------------------------------------------------------------------
 
@@ -159,17 +176,27 @@ class Latest:
             for key, at_ms, values in zip(keys, times, zip(*columns, strict=True), strict=True)
         }
 
-    def _look(self, block: _Block, current: list[tuple[int, int]]) -> Look:
-        rows = [block.rows[slot] for _, slot in current]
-        sample_of = {row: i for i, row in enumerate(rows)}
+    def _look(self, block: _Block, current: list[tuple[int, int]], metrics: Collection[str] | None = None) -> Look:
+        rows = np.array([block.rows[slot] for _, slot in current], np.intp)
+        sample_of = {row: i for i, row in enumerate(rows.tolist())} if block.odd else {}
+        layout, places = block.layout, list(range(len(block.layout.columns)))
+        if metrics is not None:
+            places = [place for place in places if layout.columns[place].metric in metrics]
+            layout = Layout(tuple(layout.columns[place] for place in places)) if places else layout
+        grid = np.ix_(np.array(places, np.intp), rows)
+        column_of = {place: i for i, place in enumerate(places)}
         return Look(
-            layout=block.layout,
+            layout=layout,
             keys=np.array([key for key, _ in current], np.uint64),
             at_ms=self._at_ms[[slot for _, slot in current]],
-            scaled=block.scaled[:, rows],
-            valid=None if block.valid is None else block.valid[:, rows],
+            scaled=block.scaled[grid],
+            valid=None if block.valid is None else block.valid[grid],
             missing=0,
-            odd={(place, sample_of[row]): value for (place, row), value in block.odd.items() if row in sample_of},
+            odd={
+                (column_of[place], sample_of[row]): value
+                for (place, row), value in block.odd.items()
+                if row in sample_of and place in column_of
+            },
         )
 
 
