@@ -28,7 +28,7 @@ from commander.actions import service as actions_service
 from commander.actions.service import Actions
 from commander.api import app as http
 from commander.api import gate, overview, serving, upkeep
-from commander.backup import backup
+from commander.backup import Made, backup
 from commander.db import Database
 from commander.fleet import api as fleet_api
 from commander.fleet.service import Fleet, FleetSettings
@@ -43,8 +43,11 @@ from commander.power import api as power_api
 from commander.power import service as power_service
 from commander.power.rules import Limits
 from commander.power.service import Power
-from commander.settings import SOCKET, Settings, host_port
+from commander.settings import SOCKET, History, Settings, host_port
 from commander.telemetry import api as telemetry_api
+from commander.telemetry import checks_api
+from commander.telemetry.checks import Checks
+from commander.telemetry.retention import Spans
 from commander.telemetry.service import Telemetry
 from garrison.clock import Clock, SystemClock
 from garrison.faults import CertificateRevoked, NotFound
@@ -147,7 +150,7 @@ async def opened(home: Path, settings: Settings, clock: Clock) -> AsyncIterator[
         db = await Database.open(home / "fleet.db", schema.FLEET)
         open_now.push_async_callback(db.close)
         telemetry = await Telemetry.open(
-            home / "history", clock, raw_days=settings.history.raw_days, commit_every_ms=settings.history.commit_every_ms
+            home / "history", clock, spans=_spans(settings.history), commit_every_ms=settings.history.commit_every_ms
         )
         open_now.push_async_callback(telemetry.close)
         fleet = await Fleet.open(db, clock, vault, _fleet_settings(settings))
@@ -209,6 +212,13 @@ def _connected(
         access.people.http_url = f"{'https' if settings.listen.http_certificate else 'http'}://{settings.listen.http}"
     if settings.listen.enrol:
         access.enrol_address = _dialled(settings, settings.listen.enrol)
+
+    async def groups() -> AsyncIterator[tuple[int, tuple[tuple[str, str], ...]]]:
+        coins = {str(row.id): row.template.coin for row in await sheets.sheets()}
+        async for found in fleet.groups(coins):
+            yield found
+
+    telemetry.follow(groups)
     access.on_revoked.append(lambda sentry_id: link.cut(sentry_id, CertificateRevoked(REVOKED)))
     fleet.on_assignment_change.append(link.reassign)
     metrics = Metrics(clock, telemetry, link, db, home)
@@ -219,6 +229,10 @@ def _connected(
         if device.key is None:
             raise NotFound(f"{device.name} has not been identified yet, so there is no history of it")
         return device.key
+
+    async def backed_up(target: Path) -> Made:
+        async with telemetry.undisturbed():
+            return await backup(home, target)
 
     sources = overview.Sources(
         devices=fleet.devices,
@@ -234,10 +248,11 @@ def _connected(
     app = http.application(
         [
             overview.router(sources),
-            upkeep.router(lambda target: backup(home, target)),
+            upkeep.router(backed_up),
             access_api.router(access),  # before the fleet's: /sentries/tokens is not a sentry
             fleet_api.router(fleet),
-            telemetry_api.router(telemetry, key_of, clock),
+            telemetry_api.router(telemetry, key_of, clock, fleet.named),
+            checks_api.router(Checks(telemetry, lambda: fleet.named({}))),
             actions_api.router(actions),
             sheets_api.router(sheets, fleet.device, give),
             power_api.router(power, fleet.device, give),
@@ -257,6 +272,10 @@ def _fleet_settings(settings: Settings) -> FleetSettings:
         silent_after_ms=sessions.silent_after_s * 1000,
         window_ms=sessions.reconnect_window_s * 1000,
     )
+
+
+def _spans(history: History) -> Spans:
+    return Spans(history.raw_days, history.five_minute_days, history.hour_days)
 
 
 def _power_limits(settings: Settings) -> Limits:

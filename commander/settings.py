@@ -38,6 +38,8 @@ class Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class History(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     raw_days: Annotated[int, Meta(description="days that raw samples are kept", ge=1, le=3650)] = 30
+    five_minute_days: Annotated[int, Meta(description="days that 5-minute values are kept", ge=1, le=3650)] = 730
+    hour_days: Annotated[int, Meta(description="days that hourly values are kept", ge=1, le=36500)] = 3650
     commit_every_ms: Annotated[
         int, Meta(description="samples that arrive within this time share one durable commit", ge=10, le=5_000)
     ] = 250

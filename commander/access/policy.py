@@ -89,8 +89,18 @@ HTTP: dict[tuple[str, str], Role] = {
     ("POST", "/api/v1/power/{verb}"): Role.OPERATOR,
     # telemetry
     ("GET", "/api/v1/devices/{device}/history"): Role.VIEWER,
+    ("GET", "/api/v1/devices/{device}/series"): Role.VIEWER,
+    ("GET", "/api/v1/devices/{device}/energy"): Role.VIEWER,
+    ("GET", "/api/v1/latest"): Role.VIEWER,
+    ("GET", "/api/v1/top"): Role.VIEWER,
+    ("GET", "/api/v1/history/aggregate"): Role.VIEWER,
+    ("GET", "/api/v1/history/energy"): Role.VIEWER,
     ("GET", "/api/v1/history/usage"): Role.VIEWER,
+    ("GET", "/api/v1/history/plan"): Role.VIEWER,
     ("GET", "/api/v1/history/set-aside"): Role.VIEWER,
+    ("POST", "/api/v1/history/tidy"): Role.ADMINISTRATOR,
+    ("POST", "/api/v1/history/verify"): Role.OPERATOR,
+    ("POST", "/api/v1/history/repair"): Role.ADMINISTRATOR,
     # the commander about itself
     ("GET", "/metrics"): Role.VIEWER,
 }

@@ -358,3 +358,27 @@ def matches(text: str, record: DeviceRecord) -> bool:
     return bool(given) and (
         given in names or (mac is not None and (record.identity == f"mac:{mac}" or (seen is not None and seen.mac == mac)))
     )
+
+
+# ---- groups --------------------------------------------------------------------------------------------------
+
+MINING_KINDS = frozenset({"asic", "rig"})
+
+
+def groups_of(record: DeviceRecord, coins: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The groups a device counts in, as (kind, name): the farm, and what is known of site, rack, model, coin and tags. A rack is
+    named
+    with its site: two halls may have a rack 1 each."""
+    seen = record.seen
+    found = [("farm", "")]
+    if record.site:
+        found.append(("site", record.site))
+    if record.rack:
+        found.append(("rack", f"{record.site}/{record.rack}" if record.site else record.rack))
+    if seen is not None and seen.model:
+        found.append(("model", seen.model))
+    sheet = (seen.sheet_id if seen is not None else "").partition(".")[0]
+    if sheet in coins:
+        found.append(("coin", coins[sheet]))
+    found += [("tag", tag) for tag in record.tags]
+    return tuple(found)

@@ -6,9 +6,10 @@ Called by: the link (connected, disconnected, take_roster, take_event, assignmen
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Protocol
@@ -21,7 +22,7 @@ from commander.fleet.edits import Allowed, DeviceChange, NewBoard, NewDevice
 from commander.fleet.records import DeviceRecord, EventRecord, MachineRecord, OutletRecord, SentryRecord
 from commander.fleet.roster import Roster
 from commander.fleet.rows import differences, haystack, shown_board, shown_device, shown_sentry
-from commander.fleet.rules import PRIVATE, judge_device, judge_sentry, told_facts, unique_name
+from commander.fleet.rules import MINING_KINDS, PRIVATE, groups_of, judge_device, judge_sentry, told_facts, unique_name
 from commander.model import BoardRow, Caller, DeviceRow, OutletRow, Sentry
 from garrison.clock import Clock
 from garrison.faults import Fault, NotFound
@@ -32,6 +33,7 @@ from garrison.words import POWER_STATE_CODES, DeviceState, PowerState, SentrySta
 
 log = logging.getLogger(__name__)
 POWER_STATES = {code: state for state, code in POWER_STATE_CODES.items()}
+GROUPS_AT_ONCE = 500
 OUTLET_FRESH_MS = 120_000
 """An outlet's state that is older says nothing about now."""
 
@@ -267,6 +269,33 @@ class Fleet:
         else:
             found = edits.find_device(self.book, ref)
         return self._judged([found])[0]
+
+    def named(self, wanted: Mapping[str, str]) -> dict[int, tuple[int, str]]:
+        """Key to id and name of the devices that fit `sentry` (id or name), `kind`, `tag` and `text`, as far as these are given.
+        Without
+        judging states: cheap for ten thousand. NotFound: no such sentry."""
+        sentry = edits.find_sentry(self.book, wanted["sentry"]).id if wanted.get("sentry") else None
+        kind, tag, text = wanted.get("kind"), wanted.get("tag"), wanted.get("text", "").strip().casefold()
+        keys = self.book.keys
+        return {
+            keys[one.id]: (one.id, one.name)
+            for one in self.book.devices.values()
+            if one.id in keys
+            and (sentry is None or one.sentry_id == sentry)
+            and (not kind or one.kind == kind)
+            and (not tag or tag in one.tags)
+            and (not text or text in haystack(one))
+        }
+
+    async def groups(self, coins: Mapping[str, str]) -> AsyncIterator[tuple[int, tuple[tuple[str, str], ...]]]:
+        """Key and groups, as (kind, name), of each device that mines; in pieces, so that the loop goes on. `coins`: of each
+        flight sheet."""
+        for place, device_id in enumerate(list(self.book.devices)):
+            if place % GROUPS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+            record = self.book.devices.get(device_id)
+            if record is not None and device_id in self.book.keys and record.kind in MINING_KINDS and not record.left:
+                yield self.book.keys[device_id], groups_of(record, coins)
 
     def device_of(self, identity: str) -> int | None:
         """The id of the device with this identity; None when there is none."""

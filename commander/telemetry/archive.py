@@ -18,13 +18,16 @@ from commander import db
 from commander.telemetry import block_store, totals_store
 from commander.telemetry.block_store import Columns
 from commander.telemetry.levels import FileSpan, Level, file_named, files_between
-from garrison.faults import Unavailable, VersionMismatch
+from garrison.faults import Broken, DiskFull, Fault, Unavailable, VersionMismatch
 
 VERSION = 1
 MOST_IDLE = 2
 """Connections kept of one file; a reader more opens its own."""
 
 MOST_FILES = 24
+WAIT_S = 60.0
+"""For the last question to end before a file is replaced: longer than any may take."""
+
 PAGE_BYTES = 4096
 _APPLICATION = 0x47415252  # "GARR"
 
@@ -55,21 +58,46 @@ def reading(path: Path) -> Iterator[sqlite3.Connection | None]:
             connection.close()
 
 
+class _Frozen(sqlite3.Connection):
+    """Takes the file for one that nobody writes into: for one question."""
+
+
 def _connected(path: Path) -> sqlite3.Connection | None:
     try:
         # Not mode=ro: such a connection cannot see what a writer puts into a WAL that was not there when it was opened.
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False)
+        return _begun(path, "mode=rw", sqlite3.Connection)
+    except DiskFull:
+        # What SQLite wants to put beside the file for a reader has no room. All is in the file itself when it has no WAL, and
+        # who writes into it finds no room either.
+        wal = path.with_name(f"{path.name}-wal")
+        if wal.exists() and wal.stat().st_size:
+            raise
+        return _begun(path, "mode=ro&immutable=1", _Frozen)
+
+
+def _begun(path: Path, how: str, kind: type[sqlite3.Connection]) -> sqlite3.Connection | None:
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?{how}", uri=True, isolation_level=None, check_same_thread=False, factory=kind
+        )
     except sqlite3.OperationalError:
         return None
     try:
         connection.execute("pragma query_only=1")
         _check_version(connection, path)
         connection.execute("begin")
+        # one whose schema was harmed is refused here; one whose first transaction was cut short is not there yet
+        if not connection.execute("select 1 from sqlite_master limit 1").fetchone():
+            connection.close()
+            return None
+    except UnicodeDecodeError as error:  # SQLite cites what stands there now
+        connection.close()
+        raise Broken(f"{path} is damaged: its schema was changed on disk") from error
     except sqlite3.Error as error:
         connection.close()
         if not path.exists():
             return None
-        raise db.translated(error, path) from error
+        raise _translated(error, path) from error
     except BaseException:
         connection.close()
         raise
@@ -92,10 +120,51 @@ class Files:
         self.folder = folder
         self._idle: dict[str, list[Opened]] = {}
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._lent: dict[str, int] = {}
+        self._barred: set[str] = set()
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[Opened | None]:
         """As `reading`; None when there is no such file."""
+        with self._counted(name), self._reading(name) as opened:
+            yield opened
+
+    @contextlib.contextmanager
+    def closed(self, name: str) -> Iterator[None]:
+        """While inside, nobody has the file open; questions wait. For a file that is replaced: SQLite, closing the last
+        connection to the old one, would remove the WAL of the new one. Unavailable: somebody reads it for too long."""
+        with self._lock:
+            self._barred.add(name)
+        try:
+            self.release(name)
+            with self._lock:
+                if not self._changed.wait_for(lambda: not self._lent.get(name), WAIT_S):
+                    raise Unavailable(f"{name} is being read", hint="try again")
+            self.release(name)
+            yield
+        finally:
+            with self._lock:
+                self._barred.discard(name)
+                self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def _counted(self, name: str) -> Iterator[None]:
+        with self._lock:
+            if not self._changed.wait_for(lambda: name not in self._barred, WAIT_S):
+                raise Unavailable(f"{name} is being replaced", hint="try again")
+            self._lent[name] = self._lent.get(name, 0) + 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._lent[name] -= 1
+                if not self._lent[name]:
+                    del self._lent[name]
+                    self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def _reading(self, name: str) -> Iterator[Opened | None]:
         path = self.folder / name
         try:
             inode = path.stat().st_ino
@@ -140,7 +209,7 @@ class Files:
     def _kept(self, name: str, opened: Opened) -> bool:
         with self._lock:
             idle = self._idle.setdefault(name, [])
-            if len(idle) >= MOST_IDLE or len(self._idle) > MOST_FILES:
+            if len(idle) >= MOST_IDLE or len(self._idle) > MOST_FILES or isinstance(opened.c, _Frozen):
                 return False
             idle.append(opened)
             return True
@@ -164,17 +233,24 @@ def writing(path: Path) -> Iterator[sqlite3.Connection]:
         db.settle(connection)
         connection.execute("begin immediate")
         if not connection.execute("select 1 from sqlite_master where name = 'blocks'").fetchone():
-            _create(connection)
+            create(connection)
         _check_version(connection, path)
         yield connection
         connection.execute("commit")
     except sqlite3.Error as error:
-        raise db.translated(error, path) from error
+        raise _translated(error, path) from error
     finally:
         with contextlib.suppress(sqlite3.Error):
             if connection.in_transaction:
                 connection.execute("rollback")
         connection.close()
+
+
+def _translated(error: sqlite3.Error, path: Path) -> Fault:
+    # of the index of the WAL, which whoever opens the file first makes beside it
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHMSIZE:
+        return DiskFull(f"no space left beside {path}", hint="free some space; it goes on by itself")
+    return db.translated(error, path)
 
 
 def touched_ms(c: sqlite3.Connection) -> int:
@@ -196,7 +272,8 @@ def remove(path: Path) -> None:
         path.with_name(path.name + end).unlink(missing_ok=True)
 
 
-def _create(c: sqlite3.Connection) -> None:
+def create(c: sqlite3.Connection) -> None:
+    """The tables of this version."""
     c.execute(f"pragma application_id={_APPLICATION}")
     c.execute(f"pragma user_version={VERSION}")
     c.execute("create table meta (name text primary key, value integer not null)")

@@ -181,10 +181,18 @@ def at(c: sqlite3.Connection, key: int, start_ms: int) -> Stored | None:
     return None if row is None else from_row(row)
 
 
-def newest(c: sqlite3.Connection, key: int) -> Stored | None:
-    """The device's last block in this file."""
-    row = c.execute(f"select {_BLOCK} from blocks where key = ? order by start_ms desc limit 1", (signed(key),)).fetchone()  # noqa: S608  # our own constant
-    return None if row is None else from_row(row)
+def newest(c: sqlite3.Connection, key: int, after_ms: int) -> Stored | None:
+    """The block of hot.db with the device's last look, if that is later than `after_ms`. Late looks may have made a chunk of a time
+    before those that are in the archive already: then it is the last look, kept alone."""
+    rows = c.execute(
+        """select id, last_ms from blocks where key = ?1
+            and start_ms in (?2, (select max(start_ms) from blocks where key = ?1)) order by last_ms desc limit 1""",
+        (signed(key), NEWEST_MS),
+    ).fetchall()
+    if not rows or rows[0][1] <= after_ms:
+        return None
+    row = c.execute(f"select {_BLOCK} from blocks where id = ?", (rows[0][0],)).fetchone()  # noqa: S608  # our own constant
+    return from_row(row)
 
 
 def every(c: sqlite3.Connection, after_id: int = 0) -> Iterator[Stored]:

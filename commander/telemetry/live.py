@@ -98,6 +98,12 @@ class Live:
         for number in [number for number in state.steps if number * STEP_MS < until_ms]:
             del state.steps[number]
 
+    def set_back(self, post: str, sealed_ms: int, looks: Iterable[Look]) -> None:
+        """The post's samples are in the totals only until then; `looks`: those since."""
+        self._posts[post] = _Post(sealed_ms)
+        for look in looks:
+            self.take(post, look)
+
     def forget(self, keys: Iterable[int]) -> None:
         """Devices that are gone for good; their slots are not used again before the next start."""
         gone = set(keys)

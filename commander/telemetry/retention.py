@@ -61,6 +61,11 @@ def expired(files: Iterable[FileSpan], spans: Spans, now_ms: int) -> Sequence[Fi
     return [file for file in files if file.to_ms <= now_ms - spans.days(file.level) * DAY_MS]
 
 
+def past(file: FileSpan, spans: Spans, now_ms: int, touched_ms: int) -> bool:
+    """Its time is over, and nothing was written into it lately."""
+    return bool(expired([file], spans, now_ms)) and removable(file, spans, now_ms, touched_ms)
+
+
 def removable(file: FileSpan, spans: Spans, now_ms: int, touched_ms: int) -> bool:
     """A file of long ago that was written lately holds samples of a clock that is behind: they are kept for as long as others."""
     return touched_ms <= now_ms - spans.days(file.level) * DAY_MS

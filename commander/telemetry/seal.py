@@ -29,8 +29,8 @@ from garrison.faults import BadFrame, Broken
 
 log = logging.getLogger(__name__)
 
-MOST_VALUES = 6_000_000
-"""Of one round, and so 48 MB in memory."""
+MOST_VALUES = 4_000_000
+"""Of one round, and so 32 MB in memory, some times over while they are worked on."""
 
 WINDOWS = 64
 """Chunks that are made together."""
@@ -106,8 +106,8 @@ def prepare(
         if kept.last_ms < until_ms:
             done.frames.append(kept.id)
     fresh: dict[Window, list[Table]] = {}
-    for group in looks.values():
-        for window, table in split(group, until_ms):
+    for layout in list(looks):
+        for window, table in split(looks.pop(layout), until_ms):
             fresh.setdefault(window, []).append(table)
     windows = sorted(fresh)
     made: list[_Made] = []
@@ -137,7 +137,7 @@ def commit(c: sqlite3.Connection, done: Round, sealed_ms: int | None) -> None:
         store.set_sealed(c, done.post, sealed_ms)
 
 
-def split(looks: Sequence[Look], until_ms: int) -> Iterator[tuple[Window, Table]]:
+def split(looks: list[Look], until_ms: int) -> Iterator[tuple[Window, Table]]:
     """Looks of one layout, in the order of arrival, as tables of each device and two hours; only samples before `until_ms`."""
     keys = np.concatenate([look.keys for look in looks])
     at_ms = np.concatenate([look.at_ms for look in looks])
@@ -152,11 +152,12 @@ def split(looks: Sequence[Look], until_ms: int) -> Iterator[tuple[Window, Table]
     if not len(order):
         return
     odd = _odd(looks, order)
+    columns = interned(looks[0].layout.columns)
+    looks.clear()  # they are as large as what was made of them
     keys, at_ms, scaled = keys[order], at_ms[order], scaled[:, order]
     valid = None if valid is None else valid[:, order]
     windows = at_ms // WINDOW_MS
     cuts = np.flatnonzero((keys[1:] != keys[:-1]) | (windows[1:] != windows[:-1])) + 1
-    columns = interned(looks[0].layout.columns)
     for first, end in zip([0, *cuts.tolist()], [*cuts.tolist(), len(order)], strict=True):
         mine = {(place, row - first): value for (place, row), value in odd.items() if first <= row < end} if odd else {}
         part = None if valid is None else valid[:, first:end]

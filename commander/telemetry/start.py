@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -22,23 +22,24 @@ _LIVE_MS = HOUR_MS
 
 
 def newest_looks(c: sqlite3.Connection) -> list[Look]:
-    """Looks that hold the newest sample of every device: a few frames a post, not the whole history; of devices that have been
-    silent for a while their newest chunk."""
+    """Looks that hold the newest sample of every device: a few frames a post, not the whole history; and where what is sealed is
+    newer, that."""
     layouts = hot.Layouts(c)
     posts = store.post_numbers(c)
     wanted: dict[str, dict[int, int]] = {}
     for item in store.seen(c):
         wanted.setdefault(item.sentry, {})[item.key] = item.last_ms
     looks: list[Look] = []
-    missing: set[int] = set()
     for name, devices in wanted.items():
         post, salt = posts[name], store.salt_of(name)
-        found, left = _newest_at(c, post, salt, devices, layouts)
-        looks += found
-        missing |= left
+        looks += _newest_at(c, post, salt, devices, layouts)
         every = (min(devices.values()) - PRESENCE_MS, max(devices.values()) + 1)
         looks += filter(None, (_readable(kept, layouts, salt) for kept in store.wide_frames(c, post, *every)))
-    looks += _from_blocks(c, missing)
+    newest_ms = {key: 0 for devices in wanted.values() for key in devices}
+    for look in looks:
+        for key, at_ms in zip(look.keys.tolist(), look.at_ms.tolist(), strict=True):
+            newest_ms[key] = max(at_ms, newest_ms.get(key, 0))
+    looks += _from_blocks(c, newest_ms)
     return looks
 
 
@@ -59,12 +60,24 @@ def unsealed_looks(c: sqlite3.Connection) -> list[tuple[str, Look]]:
     return found
 
 
-def _newest_at(
-    c: sqlite3.Connection, post: int, salt: int, devices: dict[int, int], layouts: hot.Layouts
-) -> tuple[list[Look], set[int]]:
-    """`devices`: key to the end of the last step of presence in which this post saw it. Looks, and the devices in none of them."""
+def set_back(c: sqlite3.Connection, sealed_ms: int) -> list[tuple[str, list[Look]]]:
+    """In the writer. Posts that are said to be sealed for longer than that are not: the clock was ahead. Each with its looks since
+    then."""
+    layouts = hot.Layouts(c)
+    posts = store.post_numbers(c)
+    found: list[tuple[str, list[Look]]] = []
+    for name in [name for name, at_ms in store.sealed(c).items() if at_ms > sealed_ms]:
+        store.set_sealed(c, name, sealed_ms)
+        frames = sorted(store.frames_of_post(c, posts[name], sealed_ms, 2**62), key=lambda kept: kept.id)
+        looks = (_readable(kept, layouts, store.salt_of(name)) for kept in frames)
+        found.append((name, [look for look in looks if look is not None]))
+    return found
+
+
+def _newest_at(c: sqlite3.Connection, post: int, salt: int, devices: dict[int, int], layouts: hot.Layouts) -> list[Look]:
+    """`devices`: key to the end of the last step of presence in which this post saw it. Each in its newest frame, if it is in one
+    of about that time."""
     looks: list[Look] = []
-    left: set[int] = set()
     for end_ms in sorted(set(devices.values()), reverse=True):
         here = {key for key, last_ms in devices.items() if last_ms == end_ms}
         for kept in store.newest_frames(c, post, end_ms):
@@ -75,14 +88,14 @@ def _newest_at(
                 here -= held
             if not here or kept.first_ms < end_ms - PRESENCE_MS - clocks.WIDE_MS:
                 break
-        left |= here
-    return looks, left
+    return looks
 
 
-def _from_blocks(c: sqlite3.Connection, keys: Iterable[int]) -> Iterator[Look]:
+def _from_blocks(c: sqlite3.Connection, newest_ms: Mapping[int, int]) -> Iterator[Look]:
+    """Of each device whose newest sealed look is newer than that time."""
     columns = Columns(c)
-    for key in keys:
-        stored = block_store.newest(c, key)
+    for key, known_ms in newest_ms.items():
+        stored = block_store.newest(c, key, known_ms)
         if stored is None:
             continue
         try:

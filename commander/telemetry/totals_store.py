@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from commander.telemetry.block_store import signed, unsigned
+from commander.telemetry.levels import STEP_MS
 
 Group = tuple[str, str]
 """Kind ("farm", "site", "rack", "model", "coin", "tag") and name; the farm's is empty."""
@@ -112,6 +113,15 @@ def closed_batches(c: sqlite3.Connection) -> list[tuple[int, int, int]]:
     """(number, first and last time) of rows that are to be moved."""
     rows = c.execute("select batch, min(at_ms), max(at_ms) from totals where batch > 0 group by batch order by batch")
     return [tuple(row) for row in rows]
+
+
+def end_of_farm(c: sqlite3.Connection, from_ms: int, to_ms: int) -> int:
+    """Where the farm's totals of [from, to) end; `from_ms` where there are none."""
+    row = c.execute(
+        "select max(at_ms) from totals where line in (select no from lines where kind = 'farm') and at_ms >= ? and at_ms < ?",
+        (from_ms, to_ms),
+    ).fetchone()
+    return from_ms if row[0] is None else int(row[0]) + STEP_MS
 
 
 def first_growing_ms(c: sqlite3.Connection) -> int | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from commander.db import Database, translated
-from commander.telemetry import archive, block_store, merge, retention, seal, store, totals_store
+from commander.telemetry import archive, block_store, merge, retention, seal, start, store, totals_store
 from commander.telemetry.levels import DAY_MS, STEP_MS
 from commander.telemetry.live import Live
 from commander.telemetry.members import Members
@@ -25,7 +25,7 @@ from commander.telemetry.retention import Spans
 from commander.telemetry.seal import Pace
 from commander.telemetry.totals_store import Group
 from garrison.clock import Clock
-from garrison.faults import Fault
+from garrison.faults import Broken, Fault
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -88,6 +88,8 @@ class Upkeep:
         self._c: sqlite3.Connection | None = None  # of the worker's thread
         self._one = asyncio.Lock()
         self._judged = retention.begin(clock.now_ms(), clock.monotonic_ms(), newest_received_ms)
+        self._must_spare = self._judged.hold_until_ms > clock.monotonic_ms()
+        self._offset_ms = clock.now_ms() - clock.monotonic_ms()
         self._sealed_bytes = 0
         self._closed = False
         self._next_ms: dict[Callable[..., Awaitable[None]], int] = {}
@@ -103,7 +105,7 @@ class Upkeep:
     async def step(self) -> None:
         """What is due now; called every few seconds."""
         done = Done()
-        if self._received_bytes() - self._sealed_bytes >= SEAL_BYTES:
+        if self._received_bytes() - self._sealed_bytes >= SEAL_BYTES or self._clock_was_set():
             self._next_ms.pop(self._seal, None)
         for duty, every_ms in (
             (self._follow, FOLLOW_EVERY_MS),
@@ -150,7 +152,8 @@ class Upkeep:
         if self.groups is None:
             return
         now = {key: groups async for key, groups in self.groups()}
-        changed = self._members.follow(now, self._clock.now_ms())
+        now_ms = self._clock.now_ms()
+        changed = await self._work(lambda _: self._members.follow(now, now_ms))  # ten thousand devices take 50 ms
         if changed:
             await self._db.write(lambda c: totals_store.put_members(c, changed))
             self._members.take(changed)
@@ -158,18 +161,33 @@ class Upkeep:
     async def _seal(self, done: Done) -> None:
         bytes_before = self._received_bytes()
         until_ms = (self._clock.now_ms() - GRACE_MS) // STEP_MS * STEP_MS
+        sealed_ms = await self._set_back(until_ms)
         for post in await self._work(lambda c: store.posts_to_seal(c, until_ms)):
-            await self._seal_post(done, post, until_ms)
+            await self._seal_post(done, post, until_ms, sealed_ms)
         self._sealed_bytes = bytes_before
 
-    async def _seal_post(self, done: Done, post: str, until_ms: int) -> None:
+    async def _set_back(self, until_ms: int) -> int:
+        """What counts as sealed: `until_ms`. Where the clock was set back, the steps that the farm has lived already are in the
+        totals too, and what comes for them now is late. Posts sealed for longer than that were sealed by a clock that was ahead."""
+        sealed_ms = await self._work(lambda c: totals_store.end_of_farm(c, until_ms, until_ms + DAY_MS))
+        if any(known_ms > sealed_ms for known_ms in (await self._work(store.sealed)).values()):
+            for post, looks in await self._db.write(partial(start.set_back, sealed_ms=sealed_ms)):
+                self._live.set_back(post, sealed_ms, looks)
+        return sealed_ms
+
+    def _clock_was_set(self) -> bool:
+        """Since the last step: then what is live begins somewhere else."""
+        before_ms, self._offset_ms = self._offset_ms, self._clock.now_ms() - self._clock.monotonic_ms()
+        return abs(self._offset_ms - before_ms) > GRACE_MS
+
+    async def _seal_post(self, done: Done, post: str, until_ms: int, sealed_ms: int) -> None:
         after_id, first = 0, True
         while True:
             made = await self._work(self._prepared(post, until_ms, after_id))
             if not made.empty:
-                await self._db.write(self._committed(made, until_ms if first else None))
+                await self._db.write(self._committed(made, sealed_ms if first else None))
                 if first:
-                    self._live.sealed(post, until_ms)
+                    self._live.sealed(post, sealed_ms)
                 first = False
             done.frames += len(made.frames)
             done.chunks += len(made.packed)
@@ -225,7 +243,11 @@ class Upkeep:
         judged = retention.judge(self._judged, wall_ms, monotonic_ms)
         if judged.hold_until_ms > max(self._judged.hold_until_ms, monotonic_ms):
             log.warning("the wall clock was set: nothing is removed from the history for a day")
+            self._must_spare = True
         self._judged = judged
+        if self._must_spare:
+            await self._work(lambda _: self._spare_files(wall_ms))
+            self._must_spare = False
         now_ms = retention.now_for_removal(judged, wall_ms, monotonic_ms, self._newest_sample_ms())
         if now_ms is None:
             return
@@ -239,6 +261,20 @@ class Upkeep:
             await self._clock.sleep(0)
         await self._db.write(lambda c: store.remove_traces(c, before_ms))
         self._forget(before_ms)
+
+    def _spare_files(self, wall_ms: int) -> None:
+        """After a step of the clock: files that are past their time only because of it are kept as if they were written now, and one
+        that was written by a clock that was ahead is kept no longer than others. It holds over a restart."""
+        for span in archive.existing(self.folder):
+            path = self.folder / span.name
+            try:
+                with archive.reading(path) as c:
+                    touched_ms = wall_ms if c is None else archive.touched_ms(c)
+                if touched_ms > wall_ms or retention.past(span, self._spans, wall_ms, touched_ms):
+                    with archive.writing(path) as c:
+                        archive.touch(c, wall_ms)
+            except Broken as fault:
+                log.warning("a file of the history cannot be judged", extra={"file": span.name, "text": fault.text})
 
     def _remove_files(self, now_ms: int) -> int:
         removed = 0

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from commander.telemetry import columns
 from commander.telemetry.latest import Latest
+from commander.telemetry.series import RAW
 from commander.telemetry.service import Telemetry
 from garrison.clock import ManualClock
 from garrison.frame import Layout, Number, Sample, Series, pack, parse
@@ -69,8 +70,8 @@ async def test_late_frames_do_not_overwrite(telemetry: Telemetry, frames: Any, c
     await telemetry.take("s1", BOOT, 9, frames.layout.hash, frames.body(now_ms, {1: {"accepted": 9}}))
     await telemetry.take("s1", BOOT, 8, frames.layout.hash, frames.body(now_ms - 60_000, {1: {"accepted": 8}}))
     assert telemetry.latest([1])[1].values == {("accepted", ""): 9}
-    found = await telemetry.series(1, "accepted", "", now_ms - 100_000, now_ms + 1)
-    assert [point.value for point in found.points] == [8, 9]  # type: ignore[union-attr]  # looks, as no step was asked for
+    found = await telemetry.chart(1, {("accepted", "")}, now_ms - 100_000, now_ms + 1)
+    assert list(found.lines[0].stats["value"]) == [8, 9]
 
 
 async def test_a_failed_look_knows_nothing_else(telemetry: Telemetry, frames: Any, clock: ManualClock) -> None:
@@ -127,8 +128,8 @@ async def test_a_clock_ten_years_ahead(telemetry: Telemetry, frames: Any, clock:
     clock.advance(10)
     await telemetry.take("s1", BOOT, 31, frames.layout.hash, frames.body(clock.now_ms(), {1: {"accepted": 31}}))
     assert telemetry.latest([1])[1].values == {("accepted", ""): 31}
-    found = await telemetry.series(1, "accepted", "", now_ms - 3_600_000, clock.now_ms() + 1)
-    assert [(p.at_ms - now_ms, p.value) for p in found.points] == [  # type: ignore[union-attr]  # looks
+    found = await telemetry.chart(1, {("accepted", "")}, now_ms - 3_600_000, clock.now_ms() + 1)
+    assert list(zip((found.at_ms - now_ms).tolist(), found.lines[0].stats["value"], strict=True)) == [
         (-100_000, 20),
         (-90_000, 21),
         (-80_000, 22),
@@ -147,8 +148,8 @@ async def test_a_clock_set_during_a_look(telemetry: Telemetry, clock: ManualCloc
     await telemetry.learn_layout("s1", layout)
     await telemetry.take("s1", BOOT, 1, layout.hash, pack(layout, samples))
     for key, at_ms in ((1, old_ms), (2, now_ms)):
-        found = await telemetry.series(key, "accepted", "", at_ms - 5, at_ms + 5)
-        assert [(p.at_ms, p.value) for p in found.points] == [(at_ms, key)]  # type: ignore[union-attr]  # looks
+        found = await telemetry.chart(key, {("accepted", "")}, at_ms - 5, at_ms + 5, RAW)
+        assert (found.at_ms.tolist(), list(found.lines[0].stats["value"])) == ([at_ms], [key])
     await telemetry.close()
     again = await Telemetry.open(tmp_path / "history", clock)
     assert {key: row.at_ms for key, row in again.latest([1, 2]).items()} == {1: old_ms, 2: now_ms}
