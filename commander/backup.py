@@ -44,6 +44,11 @@ _MANIFEST_BYTES = 64 << 20
 _NEW_FILE = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
 _PASSING = ("-wal", "-shm", "-journal", ".lock", ".sock", ".part")
 """Ends of names that belong to a running commander and mean nothing in a backup: a database's copy holds its WAL."""
+_HISTORY = "history"
+_HOT = "hot.db"
+"""Copied before the other files of the history: what moves from it to them meanwhile is then in both, which is harmless."""
+_SET_ASIDE = "damaged"
+"""What files were before they were repaired: large, and of use to nobody who restores."""
 
 
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -118,10 +123,12 @@ def _write_tar(home: Path, part: Path, stop: threading.Event) -> Manifest:
             if stop.is_set():
                 raise Unavailable("the backup was given up")
             copy = Path(spool) / "copy"
-            if path.suffix == ".db":
-                db.copy_checked(path, copy, stop.is_set)
-            else:
-                shutil.copyfile(path, copy, follow_symlinks=False)
+            try:
+                _copied(path, copy, stop)
+            except (Fault, OSError):
+                if path.exists() or not name.startswith(f"{_HISTORY}/"):
+                    raise
+                continue  # its time was over: the history removed it since we looked
             files.append(_add(tar, copy, name))
             copy.unlink()
         manifest = Manifest(FORMAT, version("garrison"), time.time_ns() // 1_000_000, files, left_out)
@@ -134,15 +141,35 @@ def _write_tar(home: Path, part: Path, stop: threading.Event) -> Manifest:
     return manifest
 
 
+def _copied(path: Path, copy: Path, stop: threading.Event) -> None:
+    if path.suffix != ".db":
+        shutil.copyfile(path, copy, follow_symlinks=False)
+        return
+    try:
+        db.copy_checked(path, copy, stop.is_set)
+    except Broken as fault:
+        if path.parent.name == _HISTORY:
+            fault.hint = "`commander history repair` keeps what still reads; an older backup may be whole"
+        raise
+
+
 def _members(home: Path, left_out: list[str]) -> Iterator[tuple[Path, str]]:
     for folder, folders, names in os.walk(home):
         folders.sort()
         here = Path(folder)
-        for name in sorted([*names, *(f for f in folders if (here / f).is_symlink())]):
+        if here == home / _HISTORY and _SET_ASIDE in folders:
+            folders.remove(_SET_ASIDE)
+            left_out.append(f"{_HISTORY}/{_SET_ASIDE}")
+        linked = [f for f in folders if (here / f).is_symlink()]
+        for name in sorted([*names, *linked], key=lambda name: (name != _HOT, name)):
             path = here / name
             if name.endswith(_PASSING):
                 continue
-            if stat.S_ISREG(path.lstat().st_mode):
+            try:
+                plain = stat.S_ISREG(path.lstat().st_mode)
+            except FileNotFoundError:  # its time was over
+                continue
+            if plain:
                 yield path, path.relative_to(home).as_posix()
             else:
                 left_out.append(path.relative_to(home).as_posix())
@@ -207,8 +234,15 @@ def _publish(part: Path, target: Path) -> None:
 
 
 def _check_space(home: Path, folder: Path) -> None:
-    sizes = [path.stat().st_size for path, _ in _members(home, [])]
+    sizes = [_size(path) for path, _ in _members(home, [])]
     _room(folder, sum(sizes) + max(sizes, default=0))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _room(folder: Path, needed: int) -> None:
@@ -338,6 +372,8 @@ def _compare(manifest: Manifest, found: Mapping[str, _File], source: Path) -> No
 def _check_databases(fresh: Path) -> None:
     # imported here: a backup is made without knowing the tables
     from commander.schema import FLEET
+    from commander.telemetry.archive import VERSION
+    from commander.telemetry.levels import file_named
     from commander.telemetry.store import MIGRATIONS
 
     known = {"fleet.db": len(FLEET), "history/hot.db": len(MIGRATIONS)}
@@ -348,6 +384,11 @@ def _check_databases(fresh: Path) -> None:
         if name in known and (number := _newest_migration(path)) > known[name]:
             raise VersionMismatch(
                 f"{name} in the backup is of version {number}, this program knows {known[name]}",
+                hint="install the newer Garrison that made it",
+            )
+        if path.parent == fresh / _HISTORY and file_named(path.name) is not None and (number := _user_version(path)) > VERSION:
+            raise VersionMismatch(
+                f"{name} in the backup is of version {number}, this program knows {VERSION}",
                 hint="install the newer Garrison that made it",
             )
         for left in (path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
@@ -361,6 +402,11 @@ def _renumber(fresh: Path) -> None:
         with contextlib.closing(db.connect(path)) as connection:
             if connection.execute("select 1 from sqlite_master where name = 'sentries'").fetchone():
                 renumber(connection, time.time_ns() // 1_000_000)
+
+
+def _user_version(path: Path) -> int:
+    with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        return int(connection.execute("pragma user_version").fetchone()[0])
 
 
 def _newest_migration(path: Path) -> int:
