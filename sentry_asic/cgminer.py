@@ -27,6 +27,10 @@ class MinerDown(Unreachable):
     """Something on the device says that its mining process is not there."""
 
 
+class NoReply(Unreachable):
+    """The request went out, and the connection ended without an answer: an order may have been carried out."""
+
+
 async def ask(
     host: str,
     command: str,
@@ -97,10 +101,12 @@ class _Talk(asyncio.Protocol):
         self._tries = 0
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
+        self._sent = False
 
     def send(self, request: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(request)
+            self._sent = True
             self._timer = self._loop.call_later(HALF_CLOSE_AFTER_S, self._half_close)
 
     def end(self) -> None:
@@ -138,7 +144,7 @@ class _Talk(asyncio.Protocol):
         if self._got:
             self._finish()
         else:
-            self._fail(Unreachable(f"{self._where} closed the connection without an answer"))
+            self._fail(self._no_answer())
 
     def _half_close(self) -> None:
         if self._transport is not None and not self._transport.is_closing() and self._transport.can_write_eof():
@@ -150,7 +156,10 @@ class _Talk(asyncio.Protocol):
         if self._got:
             self.answer.set_result(bytes(self._got))
         else:
-            self._fail(Unreachable(f"{self._where} closed the connection without an answer"))
+            self._fail(self._no_answer())
+
+    def _no_answer(self) -> Unreachable:
+        return (NoReply if self._sent else Unreachable)(f"{self._where} closed the connection without an answer")
 
     def _fail(self, fault: Exception) -> None:
         if not self.answer.done():

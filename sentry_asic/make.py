@@ -15,7 +15,7 @@ EVERY_LOOK = frozenset({"boards_missing", "fans_missing", "miner_down"})
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a device answers and how we log in. Ports 0: the make's own (4028 and 80)."""
+    """Where a device answers and how we log in. Ports 0: the make's own (4028 and 80; the second of a Whatsminer is 4433)."""
 
     host: str
     api_port: int = 0
@@ -61,6 +61,8 @@ class Reading:
     expected_hashrate_hs: float | None = None
     power_w: float | None = None
     power_source: str | None = None  # "miner"
+    voltage_v: float | None = None  # what the device is fed with
+    power_limit_w: float | None = None
     uptime_s: int | None = None
     system_uptime_s: int | None = None
     temp_c: float | None = None
@@ -72,6 +74,7 @@ class Reading:
     stale: int | None = None
     hw_errors: int | None = None
     fans_rpm: tuple[int, ...] = ()
+    fan_pct: float | None = None
     boards: tuple[BoardReading, ...] = ()
     pools: tuple[Pool, ...] | None = None  # None: failed to ask; empty: it has none
     mode: str | None = None

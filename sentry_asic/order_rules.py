@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
+from garrison.faults import BadInput
 from garrison.model import Pool, PoolOrder
 from sentry_asic.make import Reading
 
@@ -53,3 +55,15 @@ def same_address(url: str) -> tuple[str, int | None]:
         return (parts.hostname or "").lower(), parts.port
     except ValueError:
         return url.lower(), None
+
+
+def check_pools(pools: Sequence[PoolOrder], most: int, *, forbidden: str = "") -> tuple[PoolOrder, ...]:
+    """The pools when a device can hold them, else BadInput. `forbidden`: characters that its commands are made of."""
+    if not 0 < len(pools) <= most:
+        raise BadInput(f"this device takes 1 to {most} pools, not {len(pools)}")
+    bad = re.compile(rf"[\x00-\x20\x7f{re.escape(forbidden)}]")
+    for pool in pools:
+        if not pool.url or bad.search(pool.url + pool.user + pool.password):
+            hint = f"no spaces or control characters{' and none of ' + forbidden if forbidden else ''}"
+            raise BadInput(f"a pool cannot be {pool.url!r} with user {pool.user!r}", hint=hint)
+    return tuple(pools)

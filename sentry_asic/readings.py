@@ -15,7 +15,7 @@ from sentry_asic.make import EVERY_LOOK, Reading, Seen
 _SOURCES = {"meter": 1, "miner": 2, "configured": 3, "nameplate": 4}
 _DEVICE = (
     "hashrate_hs", "hashrate_avg_hs", "expected_hashrate_hs", "accepted", "rejected", "stale", "hw_errors", "uptime_s",
-    "system_uptime_s", "power_w", "temp_c", "chip_temp_c", "inlet_temp_c", "outlet_temp_c",
+    "system_uptime_s", "power_w", "power_limit_w", "temp_c", "chip_temp_c", "inlet_temp_c", "outlet_temp_c",
 )  # fmt: skip
 _BOARD = ("hashrate_hs", "temp_c", "chip_temp_c", "chips", "chips_expected", "frequency_mhz", "hw_errors")
 _POOL = ("accepted", "rejected", "stale")

@@ -24,7 +24,7 @@ from sentry_asic.make import Driver, Reading, Seen
 from sentry_asic.probe import place_of
 from sentry_asic.readings import device_of, identity_of, news, values_of, values_of_failure, with_slow
 from sentry_asic.rules import OFFLINE_AFTER, judge_state
-from sentry_asic.table import identify
+from sentry_asic.table import identify, least_every_s
 from sentry_core.post import Outbox
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class Watched:
     left: str = ""  # the identity it had before, not yet taken off the roster
     gone: bool = False
     busy: bool = False
+    looked_ms: int | None = None  # when the last look began
     device: Device | None = None  # as last put on the roster
     device_ms: int = 0
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -133,7 +134,7 @@ class Watcher:
     def _start_over(self, watched: Watched) -> None:
         """Another address or log-in: who answers there must be found out anew."""
         self._part(watched)
-        watched.seen, watched.refused, watched.muted = None, None, False
+        watched.seen, watched.refused, watched.muted, watched.looked_ms = None, None, False, None
         watched.slow_due_ms = watched.identify_due_ms = 0
 
     def _part(self, watched: Watched) -> None:
@@ -179,10 +180,15 @@ class Watcher:
             yield driver
 
     async def look(self, identity: str, *, slow: bool = True) -> Reading:
-        """One look out of turn, for verification; it counts like any other. Raises what went wrong."""
+        """One look out of turn, for verification; it counts like any other, and waits while the device is left in peace.
+
+        Raises what went wrong.
+        """
         watched = self._by_identity(identity)
         if watched is None:
             raise NotFound(f"{identity} is not watched here")
+        while (rest_s := self._rest_s(watched)) > 0:
+            await self._clock.sleep(rest_s)
         async with watched.lock:
             await self._look(watched, slow=slow)
         if watched.fault is not None or watched.reading is None:
@@ -234,6 +240,9 @@ class Watcher:
             if due.lock.locked():  # an order has it
                 self._schedule(due, 1)
                 continue
+            if (rest_s := self._rest_s(due)) > 0:
+                self._schedule(due, rest_s)
+                continue
             due.busy = True
             self._flying += 1
             group.create_task(self._turn_of(due))
@@ -251,6 +260,13 @@ class Watcher:
             every_s = self._every_s(watched) * self._rng.uniform(0.95, 1.05)
             self._schedule(watched, max(every_s - spent_s, 0.1))
 
+    def _rest_s(self, watched: Watched) -> float:
+        """How long this device is to be left in peace: some makes do not bear to be asked at our pace."""
+        if watched.looked_ms is None:
+            return 0
+        make = watched.driver.make if watched.driver else watched.seen.make if watched.seen else watched.target.make
+        return least_every_s(make) - (self._clock.monotonic_ms() - watched.looked_ms) / 1000
+
     def _every_s(self, watched: Watched) -> float:
         """Dead addresses cost connections and time: they are asked less and less."""
         beyond = watched.failures - OFFLINE_AFTER
@@ -267,7 +283,7 @@ class Watcher:
 
     async def _look(self, watched: Watched, *, slow: bool) -> None:
         """The caller holds the device's lock. Faults are kept in `watched`, not raised."""
-        began_ms = self._clock.monotonic_ms()
+        began_ms = watched.looked_ms = self._clock.monotonic_ms()
         slow = slow or watched.failures > 0 or (watched.seen is None and began_ms >= watched.identify_due_ms)
         limit_s = self._pace.slow_look_s if slow else self._pace.look_s
         try:

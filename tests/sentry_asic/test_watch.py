@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from garrison.words import DEVICE_STATES, ActionKind, DeviceState
 from sentry_asic.makes.antminer_parse import parse_pools
 from sentry_asic.watch import Pace, Watcher
 from tests.simulators.antminer import Antminer
+from tests.simulators.bitaxe import Bitaxe
 from tests.simulators.farm import Farm
 
 FAST = Pace(poll_every_s=0.2, slow_every_s=1, look_s=1, slow_look_s=2, back_off_s=1, batch_s=0.1)
@@ -120,6 +122,26 @@ async def test_one_question_at_a_time() -> None:
             await asyncio.gather(*(watcher.look(identity) for _ in range(3)))
             await until(lambda: len(box.of(identity)) > 8)
         assert device.most_asked_at_once == 1
+
+
+async def test_a_tender_device_is_left_in_peace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A make that says how seldom is never looked at sooner: not by the schedule, a nudge or a look for an order."""
+    monkeypatch.setattr("sentry_asic.watch.least_every_s", lambda make: 0.6 if make == "bitaxe" else 0)
+    watcher = Watcher(SystemClock(), replace(FAST, poll_every_s=0.05, slow_every_s=0.2))
+    async with Bitaxe() as tender, Antminer() as other:
+        name, quick = f"mac:{tender.mac}", f"mac:{other.mac}"
+        watcher.assign([Target("1", f"{tender.host}:1", "bitaxe", http_port=tender.port), target(other, "2")])
+        async with watching(watcher) as box:
+            await until(lambda: box.of(name))
+            tender.asked_s.clear()
+            await watcher.look(name)
+            watcher.nudge(name)
+            await until(lambda: len(tender.asked_s) >= 4)
+            assert len(box.of(quick)) > 2 * len(box.of(name)), "the others keep their pace"
+        pauses = [b - a for a, b in itertools.pairwise(tender.asked_s)]
+        assert min(pauses) > 0.55
+        assert tender.most_at_once == 1
+        assert box.devices[name].make == "bitaxe"
 
 
 async def test_a_hung_device_is_slow_then_unreachable_and_hinders_nobody() -> None:
