@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-NEEDED = frozenset({"fastapi", "httpx", "numpy", "prometheus_client", "pydantic", "starlette", "uvicorn"})
+NEEDED = frozenset({"fastapi", "httpx", "numpy", "orjson", "prometheus_client", "pydantic", "starlette", "uvicorn"})
 
 
 def main() -> None:

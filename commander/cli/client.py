@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,13 +72,33 @@ class Api:
     def delete(self, path: str) -> Any:
         return self._ask("DELETE", path)
 
+    def lines(self, path: str) -> Iterator[dict[str, Any]]:
+        """POST, for an answer that comes as lines of JSON over minutes. A line that says `fault` is raised."""
+        try:
+            with self._client.stream("POST", f"/api/v1{path}") as reply:
+                if not reply.is_success:
+                    reply.read()
+                    raise _fault(reply)
+                for line in reply.iter_lines():
+                    told: dict[str, Any] = json.loads(line)
+                    if "fault" in told:
+                        raise _told(told["fault"])
+                    yield told
+        except httpx.TimeoutException as error:
+            raise TimedOut(f"the commander at {self._where} did not answer in time") from error
+        except httpx.TransportError as error:
+            raise _no_answer(self._target, error) from error
+
+    @property
+    def _where(self) -> str:
+        return self._target.url or str(self._target.home)
+
     def _ask(self, method: str, path: str, *, query: dict[str, Any] | None = None, body: Any = None) -> Any:
         params = {name: value for name, value in (query or {}).items() if value is not None}
-        where = self._target.url or str(self._target.home)
         try:
             reply = self._client.request(method, f"/api/v1{path}", params=params, json=body)
         except httpx.TimeoutException as error:
-            raise TimedOut(f"the commander at {where} did not answer in time") from error
+            raise TimedOut(f"the commander at {self._where} did not answer in time") from error
         except httpx.TransportError as error:
             raise _no_answer(self._target, error) from error
         if reply.is_success:
@@ -86,11 +108,14 @@ class Api:
 
 def _fault(reply: httpx.Response) -> Fault:
     try:
-        told = reply.json()
-        fault = from_wire(told["code"], told["text"])
-        fault.hint = told.get("hint") or ""
+        return _told(reply.json())
     except (ValueError, KeyError, TypeError):
         return BadAnswer(f"the commander answered {reply.status_code} in an unknown shape", hint="is it the same version?")
+
+
+def _told(told: Any) -> Fault:
+    fault = from_wire(told["code"], told["text"])
+    fault.hint = told.get("hint") or ""
     return fault
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import sys
@@ -209,6 +210,24 @@ def percent(value: float | None) -> str:
     return NOT_KNOWN if value is None else f"{value * 100:.0f} %"
 
 
+def covered(value: float | None) -> str:
+    """A share that is all only when nothing is missing."""
+    return NOT_KNOWN if value is None else f"{math.floor(value * 100 + 1e-9)} %"
+
+
+def size(value: float | None) -> str:
+    """Bytes."""
+    return NOT_KNOWN if value is None else f"{value:.0f} B" if value < 1_000 else _prefixed(value, "B")
+
+
+def kwh(value: float | None) -> str:
+    return NOT_KNOWN if value is None else f"{value:.3f}" if value < 100 else f"{value:.1f}"
+
+
+def number(value: float | None) -> str:
+    return NOT_KNOWN if value is None else f"{value:.4g}" if abs(value) < 10_000 else f"{value:.0f}"
+
+
 def duration(seconds: float | None) -> str:
     if seconds is None:
         return NOT_KNOWN
@@ -240,7 +259,7 @@ def _prefixed(value: float | None, unit: str) -> str:
 
 
 BY_ENDING: Mapping[str, Shape] = {"_hs": hashrate, "_w": power, "_c": temp, "_s": duration, "_ms": when}
-RIGHT: frozenset[Shape] = frozenset({hashrate, power, temp, duration, percent})
+RIGHT: frozenset[Shape] = frozenset({hashrate, power, temp, duration, percent, covered, size, kwh, number})
 
 BARS = "▁▂▃▄▅▆▇█"
 

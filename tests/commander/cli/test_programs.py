@@ -48,7 +48,8 @@ def test_every_command_explains_itself(words: tuple[str, ...], command: Any) -> 
 
 def test_every_list_has_json() -> None:
     """And everything that shows one thing, too."""
-    showing = ("list", "show", "status", "check", "drift", "events", "history", "probe", "scan", "hardware", "guard")
+    showing = {"list", "show", "status", "check", "drift", "events", "probe", "scan", "hardware", "guard"}
+    showing |= {"totals", "top", "energy", "plan", "usage", "verify", "repair"}
     without = [
         " ".join(words)
         for words, command in ALL
@@ -78,6 +79,9 @@ def test_help(nobody: Shell, program: str) -> None:
         ("bash", "commander", "dev", "devices"),
         ("zsh", "commander", "devices li", "list"),
         ("fish", "commander", "devices list --st", "--state"),
+        ("bash", "commander", "history pl", "plan"),
+        ("zsh", "commander", "history rig-7 --me", "--metric"),
+        ("bash", "commander", "history show rig-7 --ra", "--rate"),
         ("bash", "sentry-rig", "en", "enrol"),
         ("bash", "sentry-asic", "relay cy", "cycle"),
     ],
