@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -105,4 +106,6 @@ async def _opens(place: Place, port: str) -> bool:
     except (OSError, TimeoutError):
         return False
     writer.transport.abort()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
     return True

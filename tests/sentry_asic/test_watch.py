@@ -126,7 +126,7 @@ async def test_one_question_at_a_time() -> None:
 
 async def test_a_tender_device_is_left_in_peace(monkeypatch: pytest.MonkeyPatch) -> None:
     """A make that says how seldom is never looked at sooner: not by the schedule, a nudge or a look for an order."""
-    monkeypatch.setattr("sentry_asic.watch.least_every_s", lambda make: 0.6 if make == "bitaxe" else 0)
+    monkeypatch.setattr("sentry_asic.watch.least_every_s", lambda make: 1.0 if make == "bitaxe" else 0)
     watcher = Watcher(SystemClock(), replace(FAST, poll_every_s=0.05, slow_every_s=0.2))
     async with Bitaxe() as tender, Antminer() as other:
         name, quick = f"mac:{tender.mac}", f"mac:{other.mac}"
@@ -139,7 +139,7 @@ async def test_a_tender_device_is_left_in_peace(monkeypatch: pytest.MonkeyPatch)
             await until(lambda: len(tender.asked_s) >= 4)
             assert len(box.of(quick)) > 2 * len(box.of(name)), "the others keep their pace"
         pauses = [b - a for a, b in itertools.pairwise(tender.asked_s)]
-        assert min(pauses) > 0.55
+        assert min(pauses) > 0.5, "a question may arrive late on a busy machine, but ten times its pace it is not"
         assert tender.most_at_once == 1
         assert box.devices[name].make == "bitaxe"
 
