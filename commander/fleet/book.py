@@ -47,6 +47,7 @@ class Book:
         self.outlets: dict[tuple[str, str], OutletRecord] = {}
         self.feeds: defaultdict[int, set[tuple[str, str]]] = defaultdict(set)
         self.names: Counter[str] = Counter()  # of devices, case folded
+        self.references: defaultdict[str, set[int]] = defaultdict(set)  # whatever a device may be called by, to those it may be
         self.counters: dict[str, int] = {}
         self.on_assignment_change: list[Callable[[str], None]] = []
         self._db, self._clock, self._vault = db, clock, vault
@@ -145,6 +146,8 @@ class Book:
         self.devices[record.id] = record
         self.of_sentry[record.sentry_id].add(record.id)
         self.names[record.name.casefold()] += 1
+        for name in rules.references(record):
+            self.references[name].add(record.id)
         if record.identity is not None:
             self.by_identity[record.identity] = record.id
             self.keys[record.id] = device_key(record.identity)
@@ -154,6 +157,10 @@ class Book:
         if old is not None:
             self.of_sentry[old.sentry_id].discard(device_id)
             self.keys.pop(device_id, None)
+            for name in rules.references(old):
+                self.references[name].discard(device_id)
+                if not self.references[name]:
+                    del self.references[name]
             self.names[old.name.casefold()] -= 1
             if not self.names[old.name.casefold()]:
                 del self.names[old.name.casefold()]

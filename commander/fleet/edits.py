@@ -14,10 +14,10 @@ from commander.fleet.book import Book, Draft
 from commander.fleet.records import BoardRecord, DeviceRecord, OutletRecord, SentryRecord
 from commander.fleet.rules import (
     PRIVATE,
+    asked_as,
     checked_address,
     checked_name,
     checked_tag,
-    matches,
     same_place,
     sealed_as_board,
     sealed_as_device,
@@ -87,7 +87,7 @@ class Allowed:
 
 def find_device(book: Book, text: str) -> DeviceRecord:
     """By id, name, identity, MAC, serial or address. NotFound; BadInput lists the candidates when several fit."""
-    found = [record for record in book.devices.values() if matches(text, record)]
+    found = [book.devices[one] for one in sorted({one for name in asked_as(text) for one in book.references.get(name, ())})]
     if not found:
         raise NotFound(
             f"no device {text[:80]!r}", hint="`commander devices list` shows them; id, name, MAC, serial and address all work"

@@ -349,15 +349,24 @@ def plain_mac(text: str) -> str | None:
 
 def matches(text: str, record: DeviceRecord) -> bool:
     """Whether a person may mean this device by `text`: id, name, identity, MAC, serial or address (with or without port)."""
-    given = text.strip().casefold()
+    return not asked_as(text).isdisjoint(references(record))
+
+
+def asked_as(text: str) -> set[str]:
+    """What of `references` a person may mean by this."""
+    given, mac = text.strip().casefold(), plain_mac(text)
+    return ({given} if given else set()) | ({f"mac:{mac}"} if mac is not None else set())
+
+
+def references(record: DeviceRecord) -> set[str]:
+    """All that a device may be called by, folded: what `book` finds it by."""
     seen = record.seen
     addresses = {record.watched_address, seen.address if seen else ""}
     names = {str(record.id), record.name.casefold(), record.identity or "", (seen.serial if seen else "").casefold(), *addresses}
     names |= {address.partition(":")[0] for address in addresses if address.count(":") == 1}
-    mac = plain_mac(text)
-    return bool(given) and (
-        given in names or (mac is not None and (record.identity == f"mac:{mac}" or (seen is not None and seen.mac == mac)))
-    )
+    if seen is not None and seen.mac:
+        names.add(f"mac:{seen.mac}")
+    return names - {""}
 
 
 # ---- groups --------------------------------------------------------------------------------------------------
@@ -367,8 +376,7 @@ MINING_KINDS = frozenset({"asic", "rig"})
 
 def groups_of(record: DeviceRecord, coins: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """The groups a device counts in, as (kind, name): the farm, and what is known of site, rack, model, coin and tags. A rack is
-    named
-    with its site: two halls may have a rack 1 each."""
+    named with its site: two halls may have a rack 1 each."""
     seen = record.seen
     found = [("farm", "")]
     if record.site:

@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
 
 from commander.telemetry import archive, block_store, rollup, store, totals_store
 from commander.telemetry.block_store import Columns, Packed
@@ -138,21 +136,13 @@ def _merge_device(done: Merged, c: sqlite3.Connection, columns: Columns, old: di
     steps = rollup.steps(day, STEP_MS)
     known = old[Level.FIVE_MINUTES].table(done, key, now_ms)
     if known is not None:
-        # where the looks are kept no more, what comes late fills gaps and replaces nothing
-        steps = merged([steps, known] if before is None else [_without(known, steps), steps])
+        steps = rollup.fuller(known, steps)
     done.steps.append(block_store.packed(key, done.day_ms, steps, Grain.COLUMN))
     hours = rollup.coarser(steps, HOUR_MS)
     month = old[Level.HOUR].table(done, key, now_ms)
     if month is not None:
-        hours = merged([_without(month, hours), hours])
+        hours = rollup.fuller(month, hours)
     done.hours.append(block_store.packed(key, block_start(Level.HOUR, done.day_ms), hours, Grain.COLUMN))
-
-
-def _without(known: Table, fresh: Table) -> Table:
-    """`known` without the steps that are made anew."""
-    rest = np.flatnonzero(~np.isin(known.at_ms, fresh.at_ms))
-    valid = None if known.valid is None else known.valid[:, rest]
-    return replace(known, at_ms=known.at_ms[rest], scaled=known.scaled[:, rest], valid=valid, odd={})
 
 
 # ---- totals ------------------------------------------------------------------------------------------------
@@ -168,13 +158,17 @@ def totals_due(c: sqlite3.Connection, now_ms: int) -> tuple[int, int] | None:
 
 
 def move_totals(c: sqlite3.Connection, folder: Path, batch: int, first_ms: int, last_ms: int, now_ms: int) -> None:
-    """A closed batch into the archive, once; the hours it touches are made anew. The caller then drops the batch."""
+    """A closed batch into the archive, once; the hours it touches are made anew. The caller then drops the batch. Hours whose steps
+    are kept no more stay as they are, whatever comes late."""
     span = file_at(Level.FIVE_MINUTES, first_ms)
     rows = totals_store.of_batch(c, batch, first_ms, last_ms + 1)
+    from_ms, to_ms = first_ms // HOUR_MS * HOUR_MS, (last_ms // HOUR_MS + 1) * HOUR_MS
+    with archive.reading(folder / file_at(Level.HOUR, first_ms).name) as hours:
+        alone = set() if hours is None else totals_store.times(hours, from_ms, to_ms)
     with archive.writing(folder / span.name) as file:
-        totals_store.apply(file, batch, rows)
+        alone -= {at_ms // HOUR_MS * HOUR_MS for at_ms in totals_store.times(file, from_ms, to_ms)}
+        totals_store.apply(file, batch, [row for row in rows if row.at_ms // HOUR_MS * HOUR_MS not in alone])
         archive.touch(file, now_ms)
-        from_ms, to_ms = first_ms // HOUR_MS * HOUR_MS, (last_ms // HOUR_MS + 1) * HOUR_MS
         steps = totals_store.archived_between(file, from_ms, to_ms)
     with archive.writing(folder / file_at(Level.HOUR, first_ms).name) as file:
         totals_store.replace(file, hourly(steps))

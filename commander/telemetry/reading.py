@@ -56,7 +56,7 @@ class Reader:
             return kept
         if not len(kept) or int(kept.at_ms[-1]) + step_ms <= int(waiting.at_ms[0]):
             return merged([kept, rollup.steps(waiting, step_ms)])
-        return merged([kept, self._remade(level, key, waiting, wanted)])
+        return rollup.fuller(kept, self._remade(level, key, waiting, wanted))
 
     def archived(self, level: Level, key: int, from_ms: int, to_ms: int, wanted: Collection[Series] | None = None) -> list[Table]:
         """What the archive's files of one level hold. A damaged file is one that does not read: the others are served."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commander.telemetry.columns import Flags, Ints
-from commander.telemetry.table import Table, empty, place_of, united
+from commander.telemetry.table import Table, empty, merged, place_of, united
 from garrison.catalogue import METRICS
 from garrison.frame import Column, Series
 
@@ -32,6 +32,7 @@ STATE: Stats = ("count", "last")
 EVERY: Stats = ("count", "avg", "min", "max", "last")
 
 LOOKS: Series = ("looks", "")
+LOOKS_COUNT: Series = ("looks count", "")
 POWER: Series = ("power_w", "")
 SOURCE: Series = ("power_source", "")
 ENERGY: Stats = ("measured_j", "reported_j", "estimated_j")
@@ -70,6 +71,25 @@ def stat_column(column: Column, stat: str) -> Column:
 def ordered(series: Iterable[Series]) -> list[Series]:
     """As the catalogue orders them."""
     return sorted(series, key=place_of)
+
+
+def looks(steps: Table) -> Ints:
+    """Of how many each step was made."""
+    found: Ints = steps.scaled[steps.places_of(LOOKS_COUNT)].sum(axis=0)
+    return found
+
+
+def fuller(known: Table, made: Table) -> Table:
+    """Step by step the one that was made of more looks, and of as many the one made now. Where the looks of a time are kept no
+    more, what comes late fills gaps and replaces nothing."""
+    if not len(known) or not len(made):
+        return merged([known, made])
+    _, old, new = np.intersect1d(known.at_ms, made.at_ms, assume_unique=True, return_indices=True)
+    fewer = looks(made)[new] < looks(known)[old]
+    rest, fresh = np.ones(len(known), np.bool_), np.ones(len(made), np.bool_)
+    rest[old[~fewer]] = False
+    fresh[new[fewer]] = False
+    return merged([known.chosen(np.flatnonzero(rest)), made.chosen(np.flatnonzero(fresh))])
 
 
 # ---- from looks --------------------------------------------------------------------------------------------

@@ -11,21 +11,22 @@ import contextlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from commander.telemetry import archive, block_store, hot, shares, store, totals_store
+from commander.telemetry import archive, block_store, hot, rollup, shares, store, totals_store
 from commander.telemetry.block_store import Columns, Packed
 from commander.telemetry.blocks import Grain
-from commander.telemetry.columns import Look
+from commander.telemetry.columns import Ints, Look
 from commander.telemetry.levels import DAY_MS, STEP_MS, WINDOW_MS, Level, file_at
-from commander.telemetry.table import Odd, Table, interned, merged, sorted_table
+from commander.telemetry.table import Odd, Table, empty, interned, merged, sorted_table
 from commander.telemetry.totals_store import Group, Total
 from garrison.faults import BadFrame, Broken
+from garrison.frame import Series
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,9 @@ MOST_VALUES = 4_000_000
 
 WINDOWS = 64
 """Chunks that are made together."""
+
+_OLD_MS = 2 * DAY_MS
+"""What comes so late may be of a time of which only steps are kept."""
 
 Window = tuple[int, int]
 """Device key and where its two hours begin."""
@@ -114,7 +118,10 @@ def prepare(
     with _Sealed(c, folder) as sealed:
         for first in range(0, len(windows), WINDOWS):
             some = windows[first : first + WINDOWS]
-            made += [_merged(done, sealed, *window, merged(fresh.pop(window)), now_ms, pace) for window in some]
+            for key, start_ms in some:
+                next_ms = start_ms + WINDOW_MS
+                follows = any(int(table.at_ms[0]) < next_ms + STEP_MS for table in fresh.get((key, next_ms), ()))
+                made.append(_merged(done, sealed, key, start_ms, merged(fresh.pop((key, start_ms))), now_ms, pace, follows=follows))
             chunks = [(*window, one.chunk) for window, one in zip(some, made[first:], strict=True)]
             done.packed += block_store.packed_many(chunks, Grain.PLANE)
             pace.breathe()
@@ -190,22 +197,35 @@ class _Made:
     end_ms: int
 
 
-def _merged(done: Round, sealed: _Sealed, key: int, start_ms: int, fresh: Table, now_ms: int, pace: Pace) -> _Made:
-    """Merges what is new of a device and window with what is sealed."""
+def _merged(
+    done: Round, sealed: _Sealed, key: int, start_ms: int, fresh: Table, now_ms: int, pace: Pace, *, follows: bool
+) -> _Made:
+    """Merges what is new of a device and window with what is sealed. `follows`: there is something new in the first step of the
+    next one too."""
     pace.breathe()
     chunk = sealed.chunk(key, start_ms, done, now_ms)
     known = [] if chunk is None else [chunk]
-    before = merged([*sealed.merged_day(key, start_ms), *known])
     whole = merged([*known, fresh])
     # The step behind the last changes too: a counter rises into it from what is new.
     first_ms = int(fresh.at_ms[0]) // STEP_MS * STEP_MS
-    end_ms = min(start_ms + WINDOW_MS, (int(fresh.at_ms[-1]) // STEP_MS + 2) * STEP_MS)
-    tail = sealed.tail(key, start_ms) if first_ms == start_ms else None
-    after = merged([*([tail] if tail is not None else []), before, fresh])
-    if len(before) and tail is not None:
-        before = merged([tail, before])
-    sealed.last = (key, start_ms, whole)
+    end_ms = (int(fresh.at_ms[-1]) // STEP_MS + 2) * STEP_MS
+    next_ms = start_ms + WINDOW_MS
+    if follows:
+        end_ms = min(end_ms, next_ms)
+    days = sealed.archived(key, first_ms - STEP_MS, end_ms)
+    head = sealed.looks(key, next_ms, next_ms, end_ms) if end_ms > next_ms else []
+    tail_before, tail_after = sealed.tail(key, start_ms) if first_ms == start_ms else ([], [])
+    before = merged([*days, *tail_before, *known, *head]) if days or known or head else empty()
+    after = merged([*days, *tail_after, *known, fresh, *head])
+    if end_ms <= now_ms - _OLD_MS:
+        told = sealed.told_by_more_looks(key, first_ms, end_ms, before)
+        before, after = _without(before, told), _without(after, told)
+    sealed.last = (key, start_ms, known, whole)
     return _Made(whole, before, after, first_ms, end_ms)
+
+
+def _without(table: Table, steps: Ints) -> Table:
+    return table.chosen(np.flatnonzero(~np.isin(table.at_ms // STEP_MS * STEP_MS, steps))) if len(steps) else table
 
 
 class _Sealed:
@@ -217,8 +237,8 @@ class _Sealed:
         self._columns = Columns(c)
         self._files: dict[str, tuple[sqlite3.Connection, Columns] | None] = {}
         self._open = contextlib.ExitStack()
-        self.last: tuple[int, int, Table] | None = None
-        """The chunk made before: mostly the window before of the same device, and not on disk yet."""
+        self.last: tuple[int, int, list[Table], Table] | None = None
+        """The window made before, mostly the one before of the same device: what there was of it, and what is not on disk yet."""
 
     def __enter__(self) -> _Sealed:
         return self
@@ -237,28 +257,47 @@ class _Sealed:
             done.damaged.append(store.Damaged(now_ms, "hot.db", "chunk", key, start_ms, fault.text, stored.body))
             return None
 
-    def tail(self, key: int, start_ms: int) -> Table | None:
-        """The last step before a window: counters rise from there."""
+    def tail(self, key: int, start_ms: int) -> tuple[list[Table], list[Table]]:
+        """The last step before a window, from which counters rise, as it was and as it is now."""
         if self.last is not None and self.last[:2] == (key, start_ms - WINDOW_MS):
-            return self.last[2].between(start_ms - STEP_MS, start_ms)
-        stored = block_store.at(self._c, key, start_ms - WINDOW_MS)
-        if stored is None or stored.last_ms < start_ms - STEP_MS:
-            return None
-        with contextlib.suppress(Broken):
-            return block_store.read(stored, self._columns, shares.NEEDED).between(start_ms - STEP_MS, start_ms)
-        return None
+            _, _, before, whole = self.last
+            return [table.between(start_ms - STEP_MS, start_ms) for table in before], [whole.between(start_ms - STEP_MS, start_ms)]
+        found = self.looks(key, start_ms - WINDOW_MS, start_ms - STEP_MS, start_ms)
+        return found, found
 
-    def merged_day(self, key: int, start_ms: int) -> list[Table]:
-        """What the archive has of the window: only of days that are over and came late."""
-        file = self._file(file_at(Level.RAW, start_ms).name)
-        if file is None:
+    def looks(self, key: int, start_ms: int, from_ms: int, to_ms: int) -> list[Table]:
+        """Those of [from, to) in the chunk of a window. One that does not read is found when it is its turn."""
+        stored = block_store.at(self._c, key, start_ms)
+        if stored is None or stored.last_ms < from_ms or stored.first_ms >= to_ms:
             return []
-        c, columns = file
-        with contextlib.suppress(Broken, sqlite3.DatabaseError):  # verify tells of it; a total may then count a sample twice
-            stored = block_store.at(c, key, start_ms // DAY_MS * DAY_MS)
-            if stored is not None and stored.first_ms < start_ms + WINDOW_MS and stored.last_ms >= start_ms:
-                return [block_store.read(stored, columns, shares.NEEDED).between(start_ms, start_ms + WINDOW_MS)]
+        with contextlib.suppress(Broken):
+            return [block_store.read(stored, self._columns, shares.NEEDED).between(from_ms, to_ms)]
         return []
+
+    def archived(self, key: int, from_ms: int, to_ms: int) -> list[Table]:
+        """What the archive has of [from, to): only of days that are over and came late."""
+        return self._in_archive(Level.RAW, key, from_ms, to_ms, shares.NEEDED)
+
+    def told_by_more_looks(self, key: int, from_ms: int, to_ms: int, before: Table) -> Ints:
+        """Steps that were made of more looks than are kept of them: the looks of that time are gone, but the totals hold them."""
+        found = [np.empty(0, np.int64)]
+        for steps in self._in_archive(Level.FIVE_MINUTES, key, from_ms, to_ms, {rollup.LOOKS_COUNT}):
+            kept = np.searchsorted(before.at_ms, steps.at_ms + STEP_MS) - np.searchsorted(before.at_ms, steps.at_ms)
+            found.append(steps.at_ms[rollup.looks(steps) > kept])
+        return np.concatenate(found)
+
+    def _in_archive(self, level: Level, key: int, from_ms: int, to_ms: int, wanted: Collection[Series]) -> list[Table]:
+        found = []
+        for day_ms in range(from_ms // DAY_MS * DAY_MS, to_ms, DAY_MS):
+            file = self._file(file_at(level, day_ms).name)
+            if file is None:
+                continue
+            c, columns = file
+            with contextlib.suppress(Broken, sqlite3.DatabaseError):  # verify tells of it; a total may then count a sample twice
+                stored = block_store.at(c, key, day_ms)
+                if stored is not None and stored.first_ms < to_ms and stored.last_ms >= from_ms:
+                    found.append(block_store.read(stored, columns, wanted).between(from_ms, to_ms))
+        return found
 
     def _file(self, name: str) -> tuple[sqlite3.Connection, Columns] | None:
         if name not in self._files:

@@ -34,7 +34,7 @@ from commander.telemetry.retention import Spans
 from commander.telemetry.upkeep import Done, GroupsNow, Upkeep
 from commander.telemetry.usage import Usage, of_folder
 from garrison.clock import Clock
-from garrison.faults import Broken, Fault
+from garrison.faults import Broken, Fault, TimedOut
 from garrison.frame import Layout, Series
 from garrison.spans import Spans as Numbers
 
@@ -292,16 +292,22 @@ class Telemetry:
         stop = threading.Event()
         timer = asyncio.get_running_loop().call_later(QUERY_S, stop.set)
         try:
-            return await self.db.read(lambda c: work(_reader(c, self._files, stop)))
+            return await self.db.read(lambda c: _answered(work, c, self._files, stop))
         finally:
             timer.cancel()
             stop.set()
 
 
-def _reader(c: sqlite3.Connection, files: Files, stop: threading.Event) -> Reader:
-    # a single long statement looks at it too
-    c.set_progress_handler(lambda: int(stop.is_set()), 10_000)
-    return Reader(c, files, stop)
+def _answered(work: Callable[[Reader], T], c: sqlite3.Connection, files: Files, stop: threading.Event) -> T:
+    c.set_progress_handler(lambda: int(stop.is_set()), 10_000)  # a single long statement looks at it too
+    try:
+        return work(Reader(c, files, stop))
+    except sqlite3.OperationalError as error:
+        if not stop.is_set():
+            raise
+        raise TimedOut("reading the history took too long", hint="ask for a shorter time") from error
+    finally:
+        c.set_progress_handler(None, 0)  # the connection is lent to the next question
 
 
 def _energy(reader: Reader, key: int, from_ms: int, to_ms: int, horizons: series.Horizons) -> groups.Energy:

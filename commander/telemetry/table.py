@@ -55,6 +55,15 @@ class Table:
         odd = {(place, row - first): value for (place, row), value in self.odd.items() if first <= row < end}
         return Table(self.columns, self.at_ms[first:end], self.scaled[:, first:end], valid, odd)
 
+    def chosen(self, rows: NDArray[np.intp]) -> Table:
+        """These rows, which rise."""
+        if len(rows) == len(self):
+            return self
+        row_of = {old: new for new, old in enumerate(rows.tolist())} if self.odd else {}
+        odd = {(place, row_of[row]): value for (place, row), value in self.odd.items() if row in row_of}
+        valid = None if self.valid is None else self.valid[:, rows]
+        return Table(self.columns, self.at_ms[rows], self.scaled[:, rows], valid, odd)
+
     def places_of(self, series: Series) -> list[int]:
         """Mostly one; two when a metric changed its unit or decimals within the time."""
         return [place for place, column in enumerate(self.columns) if (column.metric, column.component) == series]

@@ -197,6 +197,11 @@ def archive_rows(c: sqlite3.Connection, kind: str, metric: str, from_ms: int, to
     ).fetchall()
 
 
+def times(c: sqlite3.Connection, from_ms: int, to_ms: int) -> set[int]:
+    """At which there are totals."""
+    return {row[0] for row in c.execute("select distinct at_ms from totals where at_ms >= ? and at_ms < ?", (from_ms, to_ms))}
+
+
 def archived_between(c: sqlite3.Connection, from_ms: int, to_ms: int) -> list[Total]:
     """Of all groups and metrics."""
     rows = c.execute(

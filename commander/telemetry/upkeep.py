@@ -160,6 +160,7 @@ class Upkeep:
 
     async def _seal(self, done: Done) -> None:
         bytes_before = self._received_bytes()
+        self._offset_ms = self._clock.now_ms() - self._clock.monotonic_ms()
         until_ms = (self._clock.now_ms() - GRACE_MS) // STEP_MS * STEP_MS
         sealed_ms = await self._set_back(until_ms)
         for post in await self._work(lambda c: store.posts_to_seal(c, until_ms)):
@@ -176,9 +177,8 @@ class Upkeep:
         return sealed_ms
 
     def _clock_was_set(self) -> bool:
-        """Since the last step: then what is live begins somewhere else."""
-        before_ms, self._offset_ms = self._offset_ms, self._clock.now_ms() - self._clock.monotonic_ms()
-        return abs(self._offset_ms - before_ms) > GRACE_MS
+        """Since the last sealing: then what is live begins somewhere else."""
+        return abs(self._clock.now_ms() - self._clock.monotonic_ms() - self._offset_ms) > GRACE_MS
 
     async def _seal_post(self, done: Done, post: str, until_ms: int, sealed_ms: int) -> None:
         after_id, first = 0, True
@@ -263,8 +263,8 @@ class Upkeep:
         self._forget(before_ms)
 
     def _spare_files(self, wall_ms: int) -> None:
-        """After a step of the clock: files that are past their time only because of it are kept as if they were written now, and one
-        that was written by a clock that was ahead is kept no longer than others. It holds over a restart."""
+        """After a step of the clock: files that are past their time only because of it are kept as if they were written now, and
+        one that was written by a clock that was ahead is kept no longer than others. It holds over a restart."""
         for span in archive.existing(self.folder):
             path = self.folder / span.name
             try:

@@ -12,7 +12,8 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -23,6 +24,10 @@ from commander import db
 from commander.backup import backup, finish_restore, restore
 from commander.db import Database, Migration
 from commander.lock import held_alone
+from commander.telemetry import verify
+from commander.telemetry.members import FARM
+from commander.telemetry.seal import Pace
+from commander.telemetry.series import RAW
 from commander.telemetry.service import Telemetry
 from garrison.clock import ManualClock
 from garrison.faults import BadInput, Broken, Conflict, Fault, NotFound, Unavailable, VersionMismatch
@@ -389,3 +394,155 @@ def test_killed_between_the_two_renames(made: Path, tmp_path: Path, monkeypatch:
 
 def _state(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() if p.is_file() else b"" for p in sorted(folder.rglob("*"))}
+
+
+# ---- the history's files -----------------------------------------------------------------------------------
+
+DAY_MS = 86_400_000
+MIDNIGHT_MS = 1_700_006_400_000  # 2023-11-15
+GAUGE = Layout.of([("hashrate_hs", "")])
+
+
+async def _days(home: Path, clock: ManualClock, hours: int = 30) -> Telemetry:
+    """A history of two devices that looked once a minute, of which nothing is merged yet. With totals of the farm."""
+    telemetry = await Telemetry.open(home / "history", clock, commit_every_ms=1)
+
+    async def groups() -> AsyncIterator[tuple[int, tuple[tuple[str, str], ...]]]:
+        for key in (1, 2):
+            yield key, (FARM,)
+
+    telemetry.follow(groups)
+    await telemetry.tidy()
+    await telemetry.learn_layout("s1", GAUGE)
+    jobs = []
+    for minute in range(60 * hours):
+        clock.advance(60)
+        looks = [Sample(key, clock.now_ms(), {("hashrate_hs", ""): 1000 + minute}) for key in (1, 2)]
+        jobs.append(telemetry.take("s1", BOOT, minute + 1, GAUGE.hash, pack(GAUGE, looks)))
+    await asyncio.gather(*jobs)
+    return telemetry
+
+
+async def _known(telemetry: Telemetry) -> tuple[list[int], list[float], int]:
+    """Times of a device, the farm's sums, and what did not read."""
+    looks = await telemetry.chart(1, None, MIDNIGHT_MS, MIDNIGHT_MS + 2 * DAY_MS, RAW)
+    total = await telemetry.aggregate("farm", "hashrate_hs", "sum", MIDNIGHT_MS, MIDNIGHT_MS + DAY_MS, 3_600_000)
+    return looks.at_ms.tolist(), total.groups[0].values.tolist(), looks.unreadable + total.unreadable
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "commander").mkdir()
+    return tmp_path / "commander"
+
+
+async def test_a_merge_during_a_backup(home: Path, tmp_path: Path) -> None:
+    """hot.db is copied first: what moves to the archive meanwhile is in both copies and counts once, and never in none."""
+    clock = ManualClock(MIDNIGHT_MS)
+    telemetry = await _days(home, clock)
+    before = (await _known(telemetry))[0]
+    copied = db.copy_checked
+    loop = asyncio.get_running_loop()
+
+    def merging(source: Path, target: Path, given_up: Callable[[], bool] = lambda: False) -> None:
+        copied(source, target, given_up)
+        if source.name == "hot.db":  # the night falls between two files
+            asyncio.run_coroutine_threadsafe(telemetry.tidy(), loop).result(60)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(db, "copy_checked", merging)
+        await backup(home, tmp_path / "a.tar")
+    assert len(list((home / "history").glob("raw-*.db"))) == 1
+    await telemetry.close()
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        names = tar.getnames()
+    assert names[0] == "history/hot.db"
+    restore(tmp_path / "a.tar", home)
+    telemetry = await Telemetry.open(home / "history", clock, commit_every_ms=1)
+    assert (await _known(telemetry))[0] == before
+    await telemetry.tidy()
+    assert (await _known(telemetry))[0] == before
+    assert all(verify.file(home / "history", name, threading.Event(), Pace()).whole for name in verify.files(home / "history"))
+    await telemetry.close()
+
+
+async def test_a_backup_of_one_moment(home: Path, tmp_path: Path) -> None:
+    """As the commander makes it, nothing moves meanwhile: totals, which add up, are in it once."""
+    clock = ManualClock(MIDNIGHT_MS)
+    telemetry = await _days(home, clock)
+    async with telemetry.undisturbed():
+        tidying = asyncio.create_task(telemetry.tidy())
+        await backup(home, tmp_path / "a.tar")
+        assert not tidying.done()
+    await tidying
+    before = await _known(telemetry)
+    await telemetry.close()
+    restore(tmp_path / "a.tar", home)
+    telemetry = await Telemetry.open(home / "history", clock, commit_every_ms=1)
+    await telemetry.tidy()
+    after = await _known(telemetry)
+    assert after[0] == before[0]
+    assert after[1][:-1] == pytest.approx(before[1][:-1])
+    assert after[2] == 0
+    await telemetry.close()
+
+
+async def test_a_file_whose_time_ends_during_a_backup(home: Path, tmp_path: Path) -> None:
+    """It is not there any more when it is its turn: the backup goes on without it."""
+    telemetry = await _days(home, ManualClock(MIDNIGHT_MS))
+    await telemetry.tidy()
+    copied = db.copy_checked
+
+    def removing(source: Path, target: Path, given_up: Callable[[], bool] = lambda: False) -> None:
+        copied(source, target, given_up)
+        for raw in (home / "history").glob("raw-*.db"):
+            raw.unlink()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(db, "copy_checked", removing)
+        made = await backup(home, tmp_path / "a.tar")
+    with tarfile.open(made.path) as tar:
+        names = tar.getnames()
+    assert "history/hot.db" in names
+    assert not [name for name in names if "raw-" in name]
+    assert [name for name in names if "5min-" in name]
+    await telemetry.close()
+
+
+async def test_what_was_set_aside_is_left_out(home: Path, tmp_path: Path) -> None:
+    """Files as they were before a repair are not in the backup, and that is told."""
+    telemetry = await _days(home, ManualClock(MIDNIGHT_MS), hours=1)
+    await telemetry.close()
+    (home / "history" / "damaged").mkdir()
+    (home / "history" / "damaged" / "raw-2023-W46.db.20231115T000000Z").write_bytes(b"x" * 1000)
+    (home / "history" / ".raw-2023-W46.db.part").write_bytes(b"x")
+    made = await backup(home, tmp_path / "a.tar")
+    assert made.left_out == ("history/damaged",)
+    with tarfile.open(made.path) as tar:
+        assert tar.getnames() == ["history/hot.db", "manifest.json"]
+
+
+async def test_a_damaged_file_of_the_archive(home: Path, tmp_path: Path) -> None:
+    """It is not backed up as good; what helps is said."""
+    telemetry = await _days(home, ManualClock(MIDNIGHT_MS))
+    await telemetry.tidy()
+    await telemetry.close()
+    (raw,) = (home / "history").glob("raw-*.db")
+    raw.write_bytes(raw.read_bytes()[:9_000])
+    with pytest.raises(Broken, match=raw.name) as caught:
+        await backup(home, tmp_path / "a.tar")
+    assert "commander history repair" in caught.value.hint
+
+
+async def test_a_newer_file_of_the_archive_is_refused(home: Path, tmp_path: Path) -> None:
+    """As a newer database is: before anything is touched."""
+    telemetry = await _days(home, ManualClock(MIDNIGHT_MS))
+    await telemetry.tidy()
+    await telemetry.close()
+    (raw,) = (home / "history").glob("raw-*.db")
+    with closing(sqlite3.connect(raw)) as c:
+        c.execute("pragma user_version = 7")
+    await backup(home, tmp_path / "a.tar")
+    with pytest.raises(VersionMismatch, match="version 7"):
+        restore(tmp_path / "a.tar", home)
+    assert not list(tmp_path.glob("*before*"))  # noqa: ASYNC240  # a test alone on its loop

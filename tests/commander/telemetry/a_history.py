@@ -1,8 +1,8 @@
-"""A history as a process of its own, to be killed. Its clock runs days in a second, so that all duties come due in one life.
+"""A history as a process of its own that dies by kill -9. Its clock runs days in a second, so that all duties come due in a life.
 
 python -m tests.commander.telemetry.a_history FOLDER LIFE.json tells on stdout, line by line:
 
-    phase NAME                         what begins now: start, append, seal, merge, retire
+    phase NAME                         what begins now: start, append, seal, merge, retire, remove (a file, within retire)
     now MS                             its clock
     sent POST BOOT SEQ KIND AT_MS KEYS a frame is handed in
     acked POST BOOT SEQ                it is durable, its sentry would be told
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -22,6 +23,7 @@ from typing import Any
 
 import msgspec
 
+from commander.telemetry import archive
 from commander.telemetry.members import FARM
 from commander.telemetry.retention import Spans
 from commander.telemetry.service import Telemetry
@@ -68,13 +70,16 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
 
 class Life(msgspec.Struct, frozen=True):
     """`again`: frames of earlier lives that nobody acknowledged; their sentries send them again, with the same numbers. `seqs`:
-    the last one of each post."""
+    the last one of each post. It ends so long after the phase `ends_in` has begun for the nth time."""
 
     seed: int
     now_ms: int
     boot: int
     seqs: dict[str, int]
     again: list[Frame]
+    ends_in: str
+    nth: int
+    after_s: float
 
 
 def boot_id(number: int) -> bytes:
@@ -118,7 +123,8 @@ class FastClock:
 
 
 def say(*words: object) -> None:
-    print(*words, flush=True)  # noqa: T201  # for the test that started us
+    sys.stdout.write(" ".join(map(str, words)) + "\n")  # in one piece: two threads say things
+    sys.stdout.flush()
 
 
 class Feeder:
@@ -137,7 +143,7 @@ class Feeder:
             await self.telemetry.learn_layout("s1", layout)
         await asyncio.gather(*(self._send(frame) for frame in self.life.again))
         while True:
-            while not may_go_on():
+            while not may_go_on():  # noqa: ASYNC110  # two look at one clock, and this is simpler than to tell each other
                 await asyncio.sleep(0.002)
             jobs = [job for _ in range(HOUR_MS // EVERY_MS) for job in self._look()]
             if self.chance.random() < 0.4:
@@ -182,33 +188,62 @@ class Feeder:
     def _send(self, frame: Frame) -> asyncio.Future[None]:
         say("sent", frame.post, frame.boot, frame.seq, frame.kind, frame.at_ms, ",".join(map(str, frame.keys)))
         done = self.telemetry.take(frame.post, boot_id(frame.boot), frame.seq, LAYOUTS[frame.kind].hash, frame.body)
-        done.add_done_callback(lambda done: done.exception() or say("acked", frame.post, frame.boot, frame.seq))
+
+        def tell(done: asyncio.Future[None]) -> None:
+            done.result()
+            say("acked", frame.post, frame.boot, frame.seq)
+
+        done.add_done_callback(tell)
         return done
 
 
-def tell_phases() -> None:
-    """Each duty of the upkeep says when it begins; what goes on beside it all the time is the appending."""
+class Phases:
+    """Tells them, and ends it all in the one that is chosen. Nobody outside would meet the milliseconds of some, so it is an alarm
+    of the kernel, which ends the process at once, as kill -9 does."""
 
-    def told(name: str, real: Callable[[Upkeep, Done], Any]) -> Callable[[Upkeep, Done], Any]:
+    def __init__(self, life: Life) -> None:
+        self.life = life
+        self.left = life.nth
+
+    def begin(self, name: str) -> None:
+        say("phase", name)
+        if name == self.life.ends_in:
+            self.left -= 1
+            if self.left == 0:
+                signal.setitimer(signal.ITIMER_REAL, max(self.life.after_s, 1e-6))
+
+    def listen(self) -> None:
+        """Each duty of the upkeep says when it begins; what goes on beside it all the time is the appending."""
+        for name in ("seal", "merge", "retire"):
+            setattr(Upkeep, f"_{name}", self._told(name, getattr(Upkeep, f"_{name}")))
+        real = archive.remove
+
+        def remove(path: Path) -> None:
+            self.begin("remove")
+            real(path)
+            self.begin("retire")
+
+        archive.remove = remove
+
+    def _told(self, name: str, real: Callable[[Upkeep, Done], Any]) -> Callable[[Upkeep, Done], Any]:
         async def duty(upkeep: Upkeep, done: Done) -> None:
-            say("phase", name)
+            self.begin(name)
             try:
                 await real(upkeep, done)
             finally:
-                say("phase append")
+                self.begin("append")
 
         return duty
 
-    for name in ("seal", "merge", "retire"):
-        setattr(Upkeep, f"_{name}", told(name, getattr(Upkeep, f"_{name}")))
-
 
 async def live(folder: Path, life: Life) -> None:
-    say("phase start")
+    phases = Phases(life)
+    phases.listen()
+    phases.begin("start")
     clock = FastClock(life.now_ms)
     telemetry = await Telemetry.open(folder, clock, spans=SPANS, commit_every_ms=2)
     telemetry.follow(groups)
-    say("phase append")
+    phases.begin("append")
     tidied_ms = clock.ms
     # the clock waits for the upkeep: in no farm do three days pass while a step of it runs
     feeding = asyncio.create_task(Feeder(telemetry, clock, life).run(lambda: clock.ms < tidied_ms + DAY_MS))
@@ -224,5 +259,4 @@ async def live(folder: Path, life: Life) -> None:
 
 
 if __name__ == "__main__":
-    tell_phases()
     asyncio.run(live(Path(sys.argv[1]), msgspec.json.decode(Path(sys.argv[2]).read_bytes(), type=Life)))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,9 +18,12 @@ from garrison.spans import Spans
 from tests.commander.telemetry.a_history import BEGUN_MS, DAY_MS, HOUR_MS, KEYS, SPANS, Frame, boot_id, values
 
 STEP_MS = 300_000
-HASHRATE = ("hashrate_hs", "")
+HASHRATE, ACCEPTED = ("hashrate_hs", ""), ("accepted", "")
 REMEMBERED_MS = 20 * DAY_MS
 """Looks are gone from the history long before."""
+
+RISES_MS = 15 * DAY_MS
+"""Of these all looks are remembered, and no more come late."""
 
 FINE_MS = 40 * DAY_MS
 """So are 5-minute values."""
@@ -123,6 +125,7 @@ class Ledger:
         await self._check_looks(telemetry)
         await self._check_steps(telemetry)
         await self._check_totals(telemetry)
+        await self._check_rises(telemetry)
         await self._check_hours(telemetry)
         assert not await telemetry.set_aside()
         assert not await telemetry.set_aside_blocks()
@@ -174,7 +177,8 @@ class Ledger:
         to_ms = (self.now_ms - GRACE_MS) // STEP_MS * STEP_MS
         if from_ms >= to_ms:
             return
-        for by, names in {"farm": {"": set(KEYS)}, "rack": {f"r{n}": {key for key in KEYS if key % 2 == n} for n in (0, 1)}}.items():
+        racks = {f"r{n}": {key for key in KEYS if key % 2 == n} for n in (0, 1)}
+        for by, names in (("farm", {"": set(KEYS)}), ("rack", racks)):
             found = await telemetry.aggregate(by, HASHRATE[0], "sum", from_ms, to_ms, STEP_MS, limit=20_000)
             assert found.unreadable == 0
             for group in found.groups:
@@ -182,6 +186,24 @@ class Ledger:
                     held = {key: stat for key, stat in self.steps.get(at_ms, {}).items() if key in names[group.name]}
                     assert devices == len(held), (group.name, at_ms)
                     _same(shown, _farm(held) if held else math.nan, at_ms)
+
+    async def _check_rises(self, telemetry: Telemetry) -> None:
+        """By what the counters of the farm's devices rose in each step and into it, wherever what came late lies between."""
+        from_ms = max(self.now_ms - RISES_MS, BEGUN_MS - 3 * DAY_MS) // STEP_MS * STEP_MS
+        to_ms = (self.now_ms - GRACE_MS) // STEP_MS * STEP_MS
+        if from_ms >= to_ms:
+            return
+        wanted: dict[int, float] = {}
+        for key, samples in self.samples.items():
+            before: tuple[int, int] | None = None
+            for at_ms in sorted(at_ms for at_ms, kinds in samples.items() if kinds & 0b11):
+                step, value = at_ms // STEP_MS, int(values(key, at_ms, 0)[ACCEPTED])
+                risen = value - before[1] if before is not None and step - before[0] <= 1 else 0
+                wanted[step * STEP_MS] = wanted.get(step * STEP_MS, 0) + risen
+                before = step, value
+        found = await telemetry.aggregate("farm", ACCEPTED[0], "sum", from_ms, to_ms, STEP_MS, limit=20_000)
+        for at_ms, shown in zip(found.at_ms.tolist(), found.groups[0].values.tolist(), strict=True):
+            _same(shown, wanted.get(at_ms, math.nan), at_ms)
 
     async def _check_hours(self, telemetry: Telemetry) -> None:
         """Hourly values of days whose 5-minute values are gone too."""
@@ -213,16 +235,6 @@ def check_files(folder: Path, now_ms: int) -> None:
         span = file_named(name)
         if span is not None:  # written last while its week was kept, and removed with the next round
             assert span.to_ms > now_ms - (2 * SPANS.days(span.level) + 3) * DAY_MS, f"{name} is kept for too long"
-
-
-def whole(folder: Path) -> Iterator[str]:
-    """The databases that SQLite finds damaged."""
-    for path in sorted(folder.glob("*.db")):
-        try:
-            if db.damage(path) is not None:
-                yield path.name
-        except sqlite3.Error:
-            yield path.name
 
 
 def _look(key: int, at_ms: int, kinds: int) -> dict[Series, Number]:

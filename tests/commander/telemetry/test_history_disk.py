@@ -3,126 +3,19 @@ and it goes on by itself."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import math
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from commander import db
 from commander.telemetry import archive
-from commander.telemetry.levels import DAY_MS, HOUR_MS, STEP_MS
-from commander.telemetry.members import FARM
-from commander.telemetry.series import RAW
-from commander.telemetry.service import Telemetry
-from commander.telemetry.totals_store import Group
+from commander.telemetry.levels import DAY_MS, HOUR_MS
 from garrison.clock import ManualClock
 from garrison.faults import DiskFull, Fault
-from garrison.frame import Layout, Sample, pack
+from tests.commander.telemetry.history_post import BEGUN_MS, KEYS, damaged, post_at
 from tests.small_disk import fill, free_bytes, small_disk
-
-BEGUN_MS = 1_800_000_000_000 // DAY_MS * DAY_MS
-LAYOUT = Layout.of([("hashrate_hs", ""), ("accepted", ""), ("power_w", ""), ("temp_c", "")])
-KEYS = tuple(range(1, 41))
-EVERY_MS = 150_000
-
-
-@dataclass
-class Post:
-    """Looks at forty devices. `unsent`: what was not acknowledged and comes again, as from a journal."""
-
-    telemetry: Telemetry
-    clock: ManualClock
-    looks: int = 0
-    acked: set[int] = field(default_factory=set)  # times
-    unsent: list[tuple[int, int]] = field(default_factory=list)  # (seq, time)
-
-    async def live(self, minutes: int) -> None:
-        for _ in range(minutes * 60_000 // EVERY_MS):
-            self.clock.advance(EVERY_MS / 1000)
-            self.looks += 1
-            self.unsent.append((self.looks, self.clock.now_ms()))
-        await self.send()
-
-    async def send(self) -> None:
-        jobs = [self.telemetry.take("s1", bytes(16), seq, LAYOUT.hash, body(at_ms)) for seq, at_ms in self.unsent]
-        results = await asyncio.gather(*jobs, return_exceptions=True)
-        assert all(result is None or isinstance(result, DiskFull) for result in results), results
-        self.acked |= {at_ms for (_, at_ms), result in zip(self.unsent, results, strict=True) if result is None}
-        self.unsent = [one for one, result in zip(self.unsent, results, strict=True) if result is not None]
-
-    async def all_is_there(self) -> None:
-        """Every acknowledged look, once, with its values."""
-        for key in (KEYS[0], KEYS[-1]):
-            found = await self.telemetry.chart(key, {("hashrate_hs", "")}, BEGUN_MS, self.clock.now_ms() + 1, RAW)
-            assert found.unreadable == 0
-            assert found.at_ms.tolist() == sorted(self.acked)
-            assert list(found.lines[0].stats["value"]) == [hashrate(key, at_ms) for at_ms in sorted(self.acked)]
-
-    async def totals_are_right(self, to_ms: int) -> None:
-        """The farm's, at five minutes and by the hour, of all that is acknowledged; and 5-minute values of a device."""
-        held: dict[int, list[int]] = {}
-        for at_ms in self.acked:
-            held.setdefault(at_ms // STEP_MS * STEP_MS, []).append(at_ms)
-        wanted = {
-            step: sum(sum(hashrate(key, at_ms) for at_ms in times) / len(times) for key in KEYS) for step, times in held.items()
-        }
-        found = await self.telemetry.aggregate("farm", "hashrate_hs", "sum", BEGUN_MS, to_ms, STEP_MS, limit=20_000)
-        (farm,) = found.groups
-        for at_ms, value in zip(found.at_ms.tolist(), farm.values.tolist(), strict=True):
-            assert math.isclose(value, wanted[at_ms]) if at_ms in wanted else math.isnan(value), (at_ms, value, wanted.get(at_ms))
-        hours = await self.telemetry.aggregate("farm", "hashrate_hs", "sum", BEGUN_MS, to_ms, HOUR_MS)
-        for at_ms, value in zip(hours.at_ms.tolist(), hours.groups[0].values.tolist(), strict=True):
-            steps = [wanted[step] for step in wanted if step // HOUR_MS == at_ms // HOUR_MS and step < to_ms]
-            assert math.isclose(value, sum(steps) / len(steps)) if steps else math.isnan(value), at_ms
-        device = await self.telemetry.chart(KEYS[0], {("hashrate_hs", "")}, BEGUN_MS, to_ms, STEP_MS, limit=20_000)
-        assert list(device.lines[0].stats["count"]) == [len(held.get(at_ms, [])) for at_ms in device.at_ms.tolist()]
-
-
-def damaged(folder: Path) -> list[str | None]:
-    return [db.damage(path) for path in sorted(folder.glob("*.db"))]
-
-
-def hashrate(key: int, at_ms: int) -> int:
-    return 10**14 + (at_ms // 1000 * 7_919 + key * 104_729) % 10**13
-
-
-def body(at_ms: int) -> bytes:
-    return pack(
-        LAYOUT,
-        [
-            Sample(
-                key,
-                at_ms,
-                {
-                    ("hashrate_hs", ""): hashrate(key, at_ms),
-                    ("accepted", ""): at_ms // 1000,
-                    ("power_w", ""): 3_000 + hashrate(key, at_ms) % 999 / 10,
-                    ("temp_c", ""): 60 + hashrate(key, at_ms) % 99 / 10,
-                },
-            )
-            for key in KEYS
-        ],
-    )
-
-
-@contextlib.asynccontextmanager
-async def post_at(folder: Path, clock: ManualClock) -> AsyncIterator[Post]:
-    async def groups() -> AsyncIterator[tuple[int, tuple[Group, ...]]]:
-        for key in KEYS:
-            yield key, (FARM,)
-
-    telemetry = await Telemetry.open(folder, clock, commit_every_ms=1)
-    telemetry.follow(groups)
-    try:
-        await telemetry.learn_layout("s1", LAYOUT)
-        yield Post(telemetry, clock)
-    finally:
-        await telemetry.close()
 
 
 def full_at(monkeypatch: pytest.MonkeyPatch, name: str, rows: str) -> None:
@@ -218,14 +111,14 @@ async def test_full_at_the_start(tmp_path: Path) -> None:
             await post.live(24 * 60)
             clock.advance(2 * 3_600)
             await post.telemetry.tidy()
-            acked, looks = post.acked, post.looks
+            acked, journal = post.acked, post.journal
         fill(disk / "other")
         with contextlib.suppress(Fault):
             async with post_at(disk / "history", clock) as post:
-                post.acked = acked
+                post.acked, post.journal = acked, journal
                 await post.all_is_there()
         (disk / "other").unlink()
         async with post_at(disk / "history", clock) as post:
-            post.acked, post.looks = acked, looks
+            post.acked, post.journal = acked, journal
             await post.live(10)
             await post.all_is_there()
