@@ -128,12 +128,27 @@ $(VENV)/.fuzz: $(INSTALLED)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[fuzz]'
 	@touch $@
 
+# The history's has a target of its own: it wants two databases to compare with, and takes longer than all others together.
+BENCHMARKS = $(filter-out bench_history,$(basename $(notdir $(sort $(wildcard bench/bench_*.py)))))
+
 .PHONY: bench
 bench: install  ## measures, writes bench/results.json and docs/benchmarks.md
-	@for file in bench/bench_*.py; do \
-		[ -e "$$file" ] || { echo "no benchmark yet"; exit 0; }; \
-		name=$$(basename "$$file" .py); echo "== $$name"; $(BIN)/python -m "bench.$$name"; \
-	done
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m "bench.$$name"; done
+	$(BIN)/python -m bench.report
+
+.PHONY: bench-history
+bench-history: install  ## history against VictoriaMetrics and Prometheus (installed when we are root), forty minutes
+	@missing=""; \
+	for program in victoria-metrics prometheus; do command -v "$$program" >/dev/null || missing="$$missing $$program"; done; \
+	[ -n "$$missing" ] || exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& { timeout 300 apt-get -q update && DEBIAN_FRONTEND=noninteractive timeout 300 apt-get -q install -y --no-install-recommends $$missing; } >/dev/null 2>&1; then \
+		echo "installed for the benchmark:$$missing"; \
+		[ ! -d /run/systemd/system ] || systemctl -q disable --now $$missing; \
+	else \
+		echo "note: not installed and not installable from here:$$missing (they are not compared with)"; \
+	fi
+	$(BIN)/python -m bench.bench_history
 	$(BIN)/python -m bench.report
 
 .PHONY: clean

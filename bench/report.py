@@ -24,6 +24,7 @@ _TITLES = {
     "reconnect": "All sentries come back after a restart",
     "memory": "Memory",
     "history": "History",
+    "history_growth": "History: growth with devices and days",
     "asic": "ASIC drivers",
     "rig": "Rig sentry",
     "rrc": "Relays",
