@@ -54,6 +54,7 @@ def _victoria(program: str, folder: Path, address: str) -> Sequence[str | Path]:
         "-retentionPeriod=120",  # months
         "-search.disableCache",
         "-search.maxQueryDuration=5m",
+        "-http.connTimeout=24h",  # else it closes a feed's connection after two minutes
         "-loggerLevel=WARN",
     ]
 

@@ -65,13 +65,15 @@ def _size(folder: Path, name: str) -> int:
 
 # ---- what it will take: pure -------------------------------------------------------------------------------
 
-BYTES_A_VALUE = {"raw": 0.5, "steps": 0.09, "hours": 0.0142}
-"""Measured (docs/benchmarks.md): of a look's value on disk; and what 5-minute and hourly values take for each value at 30 s."""
+LOOK_BYTES = 0.45
+"""A value of a look, on disk in a merged day. Measured (docs/benchmarks.md), like the others here."""
 
-STEP_BYTES = BYTES_A_VALUE["steps"] * 2_880
+STEP_BYTES = 370
 """A metric of a device and day at five minutes, however often it is read."""
 
-HOUR_BYTES = BYTES_A_VALUE["hours"] * 2_880
+HOUR_BYTES = 40
+"""The same at an hour."""
+
 TOTAL_BYTES = 75
 """A row of a group's totals."""
 
@@ -95,7 +97,7 @@ class Plan:
 def plan(devices: int, every_s: float, metrics: int, groups: int, lines: int, spans: Spans) -> Plan:
     """For so many devices of so many metrics, read every so many seconds."""
     looks = DAY_MS / 1000 / every_s
-    day = devices * metrics * looks * BYTES_A_VALUE["raw"]
+    day = devices * metrics * looks * LOOK_BYTES
     steps = devices * metrics * STEP_BYTES
     hours = devices * metrics * HOUR_BYTES
     totals = groups * lines * TOTAL_BYTES * (288 * spans.five_minute_days + 24 * spans.hour_days)
