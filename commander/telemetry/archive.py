@@ -267,8 +267,7 @@ def touch(c: sqlite3.Connection, now_ms: int) -> None:
 
 def remove(path: Path) -> None:
     """The file and what SQLite put beside it. PermissionError: somebody reads it (Windows); try again later."""
-    path.unlink(missing_ok=True)
-    for end in ("-wal", "-shm"):
+    for end in ("-wal", "-shm", ""):  # the file last: a WAL that was left would be taken for that of the next file of this name
         path.with_name(path.name + end).unlink(missing_ok=True)
 
 

@@ -115,9 +115,8 @@ class Ledger:
 
     async def check(self, telemetry: Telemetry, boot: int) -> None:
         """Of a history opened again. What nobody was told is in it as a whole or not at all, and the marks say which."""
-        for (post, number), sent in self.sent.items():
-            if number == boot:
-                await self._check_marks(telemetry, post, boot, sent)
+        for post, number in self.sent:
+            await self._check_marks(telemetry, post, number, lately=number == boot)
         await self._check_looks(telemetry)
         self._check_latest(telemetry)
         done = await telemetry.tidy()
@@ -130,10 +129,12 @@ class Ledger:
         assert not await telemetry.set_aside()
         assert not await telemetry.set_aside_blocks()
 
-    async def _check_marks(self, telemetry: Telemetry, post: str, boot: int, sent: Spans) -> None:
+    async def _check_marks(self, telemetry: Telemetry, post: str, boot: int, *, lately: bool) -> None:
+        """`lately`: frames of this journal came within the time of which looks are kept. Marks of others go with time."""
+        sent = self.sent[post, boot]
         last = max(span.last for span in sent)
         marks = (await telemetry.durable(post, [(boot_id(boot), 1, last)]))[boot_id(boot)]
-        for span in self.acked[post, boot]:
+        for span in self.acked[post, boot] if lately else ():
             assert not list(marks.missing(span.first, span.last)), "acknowledged and not marked"
         for span in marks:
             assert not list(sent.missing(span.first, span.last)), "marked and never sent"
