@@ -58,12 +58,15 @@ from sentry_core.notify import Notifier, keep_watchdog
 
 log = logging.getLogger(__name__)
 VERSION = version("garrison")
+SWITCH_S = 0.001
 COME_BACK_MS = 1_000
 """What sentries are told on a planned stop: the next start is mostly seconds away."""
 
 
 async def run(home: Path, settings: Settings, clock: Clock | None = None, stop: asyncio.Event | None = None) -> None:
     """The commander of the farm at `home`, until SIGTERM, SIGINT or `stop`. Raises a Fault when it cannot start."""
+    # A thread that works may keep the event loop from the interpreter for so long; 5 ms by default.
+    sys.setswitchinterval(SWITCH_S)
     notifier = Notifier()
     stop = stop or asyncio.Event()
     with held_alone(home), _signals(stop):
