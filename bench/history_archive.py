@@ -125,7 +125,7 @@ class Archive:
         db = await Database.open(self._folder / "hot.db", store.MIGRATIONS)
         try:
             for rows in self._rows(last, len(self._keys)):
-                await db.write(lambda c, rows=rows: block_store.put(c, rows))  # type: ignore[misc]
+                await db.write(lambda c, rows=rows: block_store.put(c, rows))  # type: ignore[misc]  # bound by its defaults
         finally:
             await db.close()
 

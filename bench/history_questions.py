@@ -65,7 +65,7 @@ def timed(question: Question, ours: Link, peers: Sequence[tuple[Peer, Link]] = (
     for peer, link in peers:
         for way, ask in question.ways.items():
             if way not in question.victoria_only or peer.kind is VICTORIA_METRICS:
-                askers[peer.kind.name, way] = lambda ask=ask, peer=peer, link=link: ask(peer, link)  # type: ignore[misc]
+                askers[peer.kind.name, way] = lambda ask=ask, peer=peer, link=link: ask(peer, link)  # type: ignore[misc]  # bound by its defaults
     for (_, way), asker in askers.items():
         said = asker()
         question.theirs_true(_lines(said) if way in question.victoria_only else said.json())

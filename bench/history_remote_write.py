@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bench.history_data import Data, Floats, Ints
 from bench.history_farm import MODEL, name
+from bench.ingest_victoria import field, label, varint
 from garrison.frame import Layout
 
 FARM = "bench"
@@ -49,12 +50,12 @@ class Template:
         plain, values, times = bytearray(), [], []
         for number in range(first, last):
             for column in layout.columns:
-                labels = b"".join(_label(*pair) for pair in series_name(number, column.metric, column.component).items())
+                labels = b"".join(label(*pair) for pair in series_name(number, column.metric, column.component).items())
                 sample = b"\x09" + bytes(_VALUE_BYTES) + b"\x10" + bytes(_TIME_BYTES)
-                plain += _field(0x0A, labels + _field(0x12, sample))
+                plain += field(0x0A, labels + field(0x12, sample))
                 times.append(len(plain) - _TIME_BYTES)
                 values.append(times[-1] - 1 - _VALUE_BYTES)
-        head = _varint(len(plain)) + bytes([_LITERAL]) + struct.pack("<I", len(plain) - 1)
+        head = varint(len(plain)) + bytes([_LITERAL]) + struct.pack("<I", len(plain) - 1)
         self._devices = slice(first, last)
         self._request: Bytes = np.frombuffer(head + plain, np.uint8).copy()
         self._values = np.array(values)[:, None] + len(head) + np.arange(_VALUE_BYTES)
@@ -72,23 +73,6 @@ def _varints(at_ms: Ints) -> Bytes:
     told = (shifted & 127).astype(np.uint8)
     told[:, :-1] |= 128
     return told
-
-
-def _label(label: str, text: str) -> bytes:
-    return _field(0x0A, _field(0x0A, label.encode()) + _field(0x12, text.encode()))
-
-
-def _field(tag: int, content: bytes) -> bytes:
-    return bytes([tag]) + _varint(len(content)) + content
-
-
-def _varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 127:
-        out.append(number & 127 | 128)
-        number >>= 7
-    out.append(number)
-    return bytes(out)
 
 
 # ---- sending -----------------------------------------------------------------------------------------------

@@ -92,24 +92,24 @@ def _wait_for(port: int) -> None:
 def _write_request(samples: list[Sample], by_ms: int) -> bytes:
     series = []
     for sample in samples:
-        device = _label("device", f"dev-{sample.key:016x}")
-        at = b"\x10" + _varint(sample.at_ms + by_ms)
+        device = label("device", f"dev-{sample.key:016x}")
+        at = b"\x10" + varint(sample.at_ms + by_ms)
         for (metric, component), value in sample.values.items():
-            labels = _label("__name__", metric) + (_label("component", component) if component else b"") + device
+            labels = label("__name__", metric) + (label("component", component) if component else b"") + device
             point = b"\x09" + struct.pack("<d", value) + at
-            series.append(_field(0x0A, labels + _field(0x12, point)))
+            series.append(field(0x0A, labels + field(0x12, point)))
     return b"".join(series)
 
 
-def _label(name: str, value: str) -> bytes:
-    return _field(0x0A, _field(0x0A, name.encode()) + _field(0x12, value.encode()))
+def label(name: str, value: str) -> bytes:
+    return field(0x0A, field(0x0A, name.encode()) + field(0x12, value.encode()))
 
 
-def _field(tag: int, content: bytes) -> bytes:
-    return bytes([tag]) + _varint(len(content)) + content
+def field(tag: int, content: bytes) -> bytes:
+    return bytes([tag]) + varint(len(content)) + content
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
     out = bytearray()
     while number > 127:
         out.append(number & 127 | 128)
@@ -120,7 +120,7 @@ def _varint(number: int) -> bytes:
 
 def _snappy(data: bytes) -> bytes:
     """As literals only: valid, not smaller, and the least work to unpack."""
-    out = bytearray(_varint(len(data)))
+    out = bytearray(varint(len(data)))
     for at in range(0, len(data), 65_536):
         part = data[at : at + 65_536]
         out += bytes([61 << 2]) + struct.pack("<H", len(part) - 1) + part

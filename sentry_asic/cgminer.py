@@ -8,12 +8,13 @@ a closed port (Unreachable), more than `MAX_BYTES`, something else than JSON (Ba
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import msgspec
 
 from garrison.faults import BadAnswer, Refused, TimedOut, Unreachable
+from garrison.model import Pool
 from sentry_asic.answers import Answer, excerpt, is_whole, parse, rows, whole, words
 
 PORT = 4028
@@ -175,3 +176,25 @@ def section(answer: Answer, name: str) -> list[Mapping[str, object]]:
         if words(status.get("STATUS")) in ("E", "F"):
             raise Refused(f"the device refuses: {words(status.get('Msg')) or 'no reason given'} (code {whole(status.get('Code'))})")
     raise BadAnswer(f"an answer without {name}")
+
+
+def pools_of(sections: Sequence[Mapping[str, Any]]) -> tuple[Pool, ...]:
+    """The rows of POOLS. Slots without a URL are no pools."""
+    found = []
+    for place, row in enumerate(sections):
+        if not (url := words(row.get("URL"))):
+            continue
+        priority, active = whole(row.get("Priority")), row.get("Stratum Active")
+        found.append(
+            Pool(
+                url=url,
+                user=words(row.get("User")),
+                state=words(row.get("Status")).lower() or None,
+                accepted=whole(row.get("Accepted")),
+                rejected=whole(row.get("Rejected")),
+                stale=whole(row.get("Stale")),
+                priority=place if priority is None else min(priority, 2**31),
+                active=active if isinstance(active, bool) else None,
+            )
+        )
+    return tuple(found)

@@ -7,11 +7,10 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from commander.db import translated
 from commander.telemetry import archive, block_store, hot, rollup
 from commander.telemetry.block_store import Columns
 from commander.telemetry.levels import DAY_MS, STEP_OF, WINDOW_MS, Level
@@ -33,7 +32,6 @@ class Reader:
     stop: threading.Event
     unreadable: int = 0
     """Frames and blocks that do not read any more: the rest is served."""
-    _unread: list[str] = field(default_factory=list)
 
     def raw(self, key: int, from_ms: int, to_ms: int, wanted: Collection[Series] | None = None) -> Table:
         """Every look in [from, to). Values that stand in two places are one."""
@@ -66,10 +64,8 @@ class Reader:
                 with self.files.reading(span.name) as file:
                     if file is not None:
                         found += self._blocks(file.c, key, from_ms, to_ms, LONGEST[level], wanted, file.columns)
-            except sqlite3.DatabaseError as error:
-                self._did_not_read(str(translated(error, self.files.folder / span.name)))
-            except Broken as fault:
-                self._did_not_read(fault.text)
+            except (sqlite3.DatabaseError, Broken):
+                self.unreadable += 1
         return found
 
     def _remade(self, level: Level, key: int, waiting: Table, wanted: Collection[Series] | None) -> Table:
@@ -99,13 +95,9 @@ class Reader:
                 raise TimedOut("reading the history took too long", hint="ask for a shorter time")
             try:
                 found.append(block_store.read(stored, columns, wanted))
-            except Broken as fault:
-                self._did_not_read(fault.text)
+            except Broken:
+                self.unreadable += 1
         return found
-
-    def _did_not_read(self, text: str) -> None:
-        self.unreadable += 1
-        self._unread.append(text)
 
 
 def stat_names(wanted: Collection[Series]) -> set[Series]:

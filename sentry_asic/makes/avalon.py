@@ -18,7 +18,7 @@ from garrison.faults import BadAnswer, Conflict, NotSupported, Refused, TimedOut
 from garrison.model import Credentials, Pool, PoolOrder
 from garrison.words import ActionKind
 from sentry_asic.answers import Answer, parse, rows, table, words
-from sentry_asic.cgminer import PORT, NoReply, ask, exchange, section
+from sentry_asic.cgminer import PORT, NoReply, ask, exchange, pools_of, section
 from sentry_asic.make import Place, Reading, Seen
 from sentry_asic.makes.avalon_parse import (
     Version,
@@ -27,7 +27,6 @@ from sentry_asic.makes.avalon_parse import (
     parse_options,
     parse_text,
     parse_version,
-    pools_of,
     reading_of,
     said_by,
     summary_rate,

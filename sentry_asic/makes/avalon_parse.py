@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from garrison.faults import BadAnswer
-from garrison.model import Condition, Pool
+from garrison.model import Condition
 from sentry_asic.answers import clean, excerpt, number, rows, table, whole, words
 from sentry_asic.make import BoardReading, Reading
 from sentry_asic.makes.antminer_parse import mac_of
@@ -292,28 +292,6 @@ def _conditions(fields: Mapping[str, str]) -> Iterable[Condition]:
 
 
 # ---- the other answers -------------------------------------------------------------------------------------
-
-
-def pools_of(sections: Sequence[Mapping[str, Any]]) -> tuple[Pool, ...]:
-    """The rows of POOLS. Slots without a URL are no pools."""
-    found = []
-    for place, row in enumerate(sections):
-        if not (url := words(row.get("URL"))):
-            continue
-        priority, active = whole(row.get("Priority")), row.get("Stratum Active")
-        found.append(
-            Pool(
-                url=url,
-                user=words(row.get("User")),
-                state=words(row.get("Status")).lower() or None,
-                accepted=whole(row.get("Accepted")),
-                rejected=whole(row.get("Rejected")),
-                stale=whole(row.get("Stale")),
-                priority=place if priority is None else min(priority, 2**31),
-                active=active if isinstance(active, bool) else None,
-            )
-        )
-    return tuple(found)
 
 
 def summary_rate(sections: Sequence[Mapping[str, Any]]) -> float | None:

@@ -88,28 +88,6 @@ def _board_v2(row: Mapping[str, Any], place: int) -> BoardReading:
     )
 
 
-def pools_v2(sections: Sequence[Mapping[str, Any]]) -> tuple[Pool, ...]:
-    """The rows of POOLS on port 4028."""
-    found = []
-    for place, row in enumerate(sections):
-        if not (url := words(row.get("URL"))):
-            continue
-        priority, active = whole(row.get("Priority")), row.get("Stratum Active")
-        found.append(
-            Pool(
-                url=url,
-                user=words(row.get("User")),
-                state=words(row.get("Status")).lower() or None,
-                accepted=whole(row.get("Accepted")),
-                rejected=whole(row.get("Rejected")),
-                stale=whole(row.get("Stale")),
-                priority=place if priority is None else min(priority, 2**31),
-                active=active if isinstance(active, bool) else None,
-            )
-        )
-    return tuple(found)
-
-
 def of_v3(status: Mapping[str, Any]) -> Reading:
     """A look over port 4433: `msg` of get.miner.status with summary, pools and edevs. V3 tells no shares."""
     summary, th = table(status.get("summary")), UNITS_HS["TH"]

@@ -17,11 +17,11 @@ import msgspec
 from garrison.faults import BadAnswer, Conflict, Fault, NotSupported, Refused, TimedOut, Unreachable, WrongPassword
 from garrison.model import Condition, Pool, PoolOrder
 from sentry_asic.answers import Answer, parse, rows, table, whole, words
-from sentry_asic.cgminer import PORT, MinerDown, NoReply, ask, exchange, section
+from sentry_asic.cgminer import PORT, MinerDown, NoReply, ask, exchange, pools_of, section
 from sentry_asic.make import Place, Reading, Seen
 from sentry_asic.makes.antminer_parse import mac_of
 from sentry_asic.makes.whatsminer_crypt import Token, decrypt, encrypt, token_v2
-from sentry_asic.makes.whatsminer_parse import firmware_of, is_yes, listed_errors, of_v2, pools_v2, summary_errors
+from sentry_asic.makes.whatsminer_parse import firmware_of, is_yes, listed_errors, of_v2, summary_errors
 
 ANSWER_S = 5  # of one question: a look is three, and has 10 s in all
 ORDER_S = 15
@@ -55,7 +55,7 @@ class V2:
         pools, pool_repairs = await self._section("pools", "POOLS")
         devs, dev_repairs = await self._boards()
         repairs = answer.repairs + pool_repairs + dev_repairs
-        reading = of_v2(summary, devs, None if pools is None else pools_v2(pools), repairs)
+        reading = of_v2(summary, devs, None if pools is None else pools_of(pools), repairs)
         if not reading.mining and await self._off():
             reading = _asleep(reading)
         return await self._with_errors(reading, summary) if slow else reading
@@ -101,7 +101,7 @@ class V2:
         if off is None:
             raise fault if isinstance(fault, Fault) else BadAnswer(f"{self._host}: a summary without a row")
         pools, repairs = await self._section("pools", "POOLS")
-        told = None if pools is None else pools_v2(pools)
+        told = None if pools is None else pools_of(pools)
         if off:
             return _asleep(Reading(mining=False, pools=told, missing=() if pools is not None else ("pools",), repairs=repairs))
         condition = Condition("miner_down", "the device answers, its miner does not", "critical")
@@ -148,7 +148,7 @@ class V2:
 
     async def held_pools(self) -> tuple[Pool, ...]:
         """BadAnswer and what asking raises when they are not to be had."""
-        return pools_v2(section(await self.ask("pools"), "POOLS"))
+        return pools_of(section(await self.ask("pools"), "POOLS"))
 
     # ---- orders --------------------------------------------------------------------------------------------
 
