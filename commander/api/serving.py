@@ -46,7 +46,8 @@ def unix_socket(path: Path) -> socket.socket:
 def tcp_socket(host: str, port: int, key: str) -> socket.socket:
     """A listening socket. Unavailable names the setting `key` when the port is taken."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # with its protocol: asyncio sets TCP_NODELAY only where it is named, and without it a short answer waits 40 ms for an ACK
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
