@@ -42,6 +42,7 @@ class Book:
         self.devices: dict[int, DeviceRecord] = {}
         self.by_identity: dict[str, int] = {}
         self.keys: dict[int, int] = {}  # in frames, of the devices that have an identity
+        self.named: dict[int, tuple[int, str]] = {}  # by that key: id and name
         self.of_sentry: defaultdict[str, set[int]] = defaultdict(set)
         self.boards: dict[str, BoardRecord] = {}
         self.outlets: dict[tuple[str, str], OutletRecord] = {}
@@ -150,13 +151,16 @@ class Book:
             self.references[name].add(record.id)
         if record.identity is not None:
             self.by_identity[record.identity] = record.id
-            self.keys[record.id] = device_key(record.identity)
+            key = self.keys[record.id] = device_key(record.identity)
+            self.named[key] = record.id, record.name
 
     def _lift_device(self, device_id: int) -> None:
         old = self.devices.pop(device_id, None)
         if old is not None:
             self.of_sentry[old.sentry_id].discard(device_id)
-            self.keys.pop(device_id, None)
+            key = self.keys.pop(device_id, None)
+            if key is not None and self.named.get(key, (None, ""))[0] == device_id:
+                del self.named[key]
             for name in rules.references(old):
                 self.references[name].discard(device_id)
                 if not self.references[name]:

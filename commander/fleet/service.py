@@ -277,6 +277,8 @@ class Fleet:
         sentry = edits.find_sentry(self.book, wanted["sentry"]).id if wanted.get("sentry") else None
         kind, tag, text = wanted.get("kind"), wanted.get("tag"), wanted.get("text", "").strip().casefold()
         keys = self.book.keys
+        if not any((sentry, kind, tag, text)):
+            return dict(self.book.named)
         return {
             keys[one.id]: (one.id, one.name)
             for one in self.book.devices.values()

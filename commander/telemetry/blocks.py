@@ -365,12 +365,12 @@ def _open(columns: int, body: bytes) -> _Opened:
 
 def _read(opened: _Opened, lines: Sequence[int]) -> Ints:
     """These of the block's columns (the times are the first), as they were."""
+    if opened.grain is Grain.COLUMN and opened.rows >= _LONG:
+        return _read_long(opened, lines)
     raw = np.zeros((len(lines), opened.rows, 8), np.uint8)
     if opened.grain is Grain.COLUMN:
-        first = np.concatenate([[0], np.cumsum(opened.widths)]).tolist()
-        for row, line in enumerate(lines):
-            for plane in range(opened.widths[line]):
-                raw[row, :, plane] = _plane(opened.streams[first[line] + plane], opened.rows)
+        for row, streams in enumerate(_streams(opened, lines)):
+            _lay(raw[row], streams)
     else:
         row_of = {line: row for row, line in enumerate(lines)}
         for plane, packed in enumerate(opened.streams):
@@ -382,9 +382,30 @@ def _read(opened: _Opened, lines: Sequence[int]) -> Ints:
     return _restored(opened, lines, raw.view("<i8")[:, :, 0])
 
 
+def _read_long(opened: _Opened, lines: Sequence[int]) -> Ints:
+    """A column at a time: one fits where the processor is fast, all of them do not."""
+    found = np.empty((len(lines), opened.rows), np.int64)
+    raw = np.empty((opened.rows, 8), np.uint8)
+    for out, line, streams in zip(found, lines, _streams(opened, lines), strict=True):
+        if opened.widths[line]:
+            raw.fill(0)
+            _lay(raw, streams)
+        _restore(out, opened, line, raw.view("<i8")[:, 0])
+    return found
+
+
+def _streams(opened: _Opened, lines: Sequence[int]) -> Iterator[list[memoryview]]:
+    """The planes of each of these columns."""
+    first = np.concatenate([[0], np.cumsum(opened.widths)]).tolist()
+    yield from (opened.streams[first[line] : first[line + 1]] for line in lines)
+
+
+def _lay(raw: NDArray[np.uint8], streams: Sequence[memoryview]) -> None:
+    for plane, stream in enumerate(streams):
+        raw[:, plane] = _plane(stream, len(raw))
+
+
 def _restored(opened: _Opened, lines: Sequence[int], offsets: Ints) -> Ints:
-    if opened.rows >= _LONG:
-        return np.array([_restored_line(opened, line, offsets[row]) for row, line in enumerate(lines)])
     units, bases = opened.units[list(lines)][:, None], opened.bases[list(lines)]
     found: Ints = offsets * units
     delta = np.flatnonzero([bool(opened.kinds[line] & _DELTA) for line in lines])
@@ -399,22 +420,24 @@ def _restored(opened: _Opened, lines: Sequence[int], offsets: Ints) -> Ints:
     return found
 
 
-def _restored_line(opened: _Opened, line: int, offsets: Ints) -> Ints:
-    """One column by itself: a long one fits where the processor is fast, all of them do not."""
+def _restore(out: Ints, opened: _Opened, line: int, offsets: Ints) -> None:
+    """One column by itself, into `out`."""
     base, unit = int(opened.bases[line]), int(opened.units[line])
     if not opened.widths[line]:
-        return np.full(opened.rows, base, np.int64)
-    if not opened.kinds[line] & _DELTA:
-        return offsets * unit + base if unit != 1 else offsets + base
-    bits = np.ascontiguousarray(offsets).view(np.uint64)
-    steps: Ints = (bits >> _ONE).view(np.int64)
-    sign = (bits & _ONE).view(np.int64)
-    np.negative(sign, out=sign)
-    np.bitwise_xor(steps, sign, out=steps)
-    if unit != 1:
-        np.multiply(steps, unit, out=steps)
-    steps[0] = base
-    return np.cumsum(steps, out=steps)
+        out.fill(base)
+    elif not opened.kinds[line] & _DELTA:
+        np.multiply(offsets, unit, out=out)
+        np.add(out, base, out=out)
+    else:
+        bits = offsets.view(np.uint64)
+        np.right_shift(bits, _ONE, out=out.view(np.uint64))
+        sign = (bits & _ONE).view(np.int64)
+        np.negative(sign, out=sign)
+        np.bitwise_xor(out, sign, out=out)
+        if unit != 1:
+            np.multiply(out, unit, out=out)
+        out[0] = base
+        np.cumsum(out, out=out)
 
 
 def _plane(stream: memoryview, size: int) -> NDArray[np.uint8]:

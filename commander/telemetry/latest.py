@@ -12,9 +12,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from commander.telemetry.columns import Flags, Ints, Look, number
+from commander.telemetry.columns import Flags, Ints, Keys, Look, number
 from garrison.frame import Layout, Number, Series
+
+Places = NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,18 @@ class _Block:
     rows: dict[int, int] = field(default_factory=dict)  # slot to row
 
 
+@dataclass(frozen=True, slots=True)
+class _Current:
+    """The devices whose newest look is in a block: their keys, slots and rows of the block."""
+
+    keys: Keys
+    slots: Places
+    rows: Places
+
+    def only(self, where: Flags) -> _Current:
+        return self if where.all() else _Current(self.keys[where], self.slots[where], self.rows[where])
+
+
 class Latest:
     """Device key to its newest look. Newest `at_ms` wins, whatever the order of arrival."""
 
@@ -44,6 +59,7 @@ class Latest:
         self._at_ms: Ints = np.full(64, -1, np.int64)  # by slot; -1: nothing yet
         self._blocks: dict[bytes, _Block] = {}
         self._where: list[_Block | None] = []  # by slot
+        self._listed: list[tuple[_Block, _Current]] | None = []  # None: a device came, or went to another block
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -64,7 +80,9 @@ class Latest:
         self._copy(block, rows, look, chosen)
         self._at_ms[slots] = look.at_ms if chosen is None else look.at_ms[chosen]
         for slot in slots.tolist():
-            self._where[slot] = block
+            if self._where[slot] is not block:
+                self._where[slot] = block
+                self._listed = None
 
     def rows(self, keys: Iterable[int], metrics: Collection[str] | None = None) -> dict[int, LatestRow]:
         """The newest look at each of these devices; those never seen are left out. `metrics`: only these."""
@@ -83,14 +101,14 @@ class Latest:
 
     def blocks(self, keys: Collection[int] | None = None, metrics: Collection[str] | None = None) -> list[Look]:
         """As `rows`, by layout and as arrays: what a screen of ten thousand devices is made of. `keys` None: all devices."""
-        wanted = None if keys is None else set(keys)
-        by_block: dict[int, list[tuple[int, int]]] = {}
-        blocks = {id(block): block for block in self._blocks.values()}
-        for key, slot in self._slots.items():
-            block = self._where[slot]
-            if block is not None and (wanted is None or key in wanted):
-                by_block.setdefault(id(block), []).append((key, slot))
-        return [self._look(blocks[name], current, metrics) for name, current in by_block.items()]
+        found = []
+        for block, every in self._current():
+            current = every
+            if keys is not None:
+                current = every.only(np.fromiter((key in keys for key in every.keys.tolist()), np.bool_, len(every.keys)))
+            if len(current.keys):
+                found.append(self._look(block, current, metrics))
+        return found
 
     def newest_ms(self) -> int | None:
         """Of the newest look at all. None: there are no devices."""
@@ -106,13 +124,12 @@ class Latest:
         """Drops devices whose newest look is older, and what stale layouts still hold. The devices that went."""
         before = self._slots.keys()
         kept = Latest()
-        for block in self._blocks.values():
-            current = [
-                (key, slot) for key, slot in self._slots.items() if self._where[slot] is block and self._at_ms[slot] >= before_ms
-            ]
-            if current:
+        for block, every in self._current():
+            current = every.only(self._at_ms[every.slots] >= before_ms)
+            if len(current.keys):
                 kept.take(self._look(block, current))
         self._slots, self._at_ms, self._blocks, self._where = kept._slots, kept._at_ms, kept._blocks, kept._where
+        self._listed = None
         return before - kept._slots.keys()
 
     # ---- places -------------------------------------------------------------------------------------------
@@ -131,6 +148,22 @@ class Latest:
         if block is None:
             block = self._blocks[layout.hash] = _Block(layout, np.zeros((len(layout.columns), 1), np.int64))
         return block
+
+    def _current(self) -> list[tuple[_Block, _Current]]:
+        """By block, in the order in which the devices came."""
+        if self._listed is None:
+            by_block: dict[int, list[tuple[int, int]]] = {}
+            for key, slot in self._slots.items():
+                by_block.setdefault(id(self._where[slot]), []).append((key, slot))
+            self._listed = []
+            for block in self._blocks.values():
+                mine = by_block.get(id(block), [])
+                rows = np.array([block.rows[slot] for _, slot in mine], np.intp)
+                current = _Current(
+                    np.array([key for key, _ in mine], np.uint64), np.array([slot for _, slot in mine], np.intp), rows
+                )
+                self._listed.append((block, current))
+        return self._listed
 
     @staticmethod
     def _row(block: _Block, slot: int) -> int:
@@ -176,8 +209,8 @@ class Latest:
             for key, at_ms, values in zip(keys, times, zip(*columns, strict=True), strict=True)
         }
 
-    def _look(self, block: _Block, current: list[tuple[int, int]], metrics: Collection[str] | None = None) -> Look:
-        rows = np.array([block.rows[slot] for _, slot in current], np.intp)
+    def _look(self, block: _Block, current: _Current, metrics: Collection[str] | None = None) -> Look:
+        rows = current.rows
         sample_of = {row: i for i, row in enumerate(rows.tolist())} if block.odd else {}
         layout, places = block.layout, list(range(len(block.layout.columns)))
         if metrics is not None:
@@ -187,8 +220,8 @@ class Latest:
         column_of = {place: i for i, place in enumerate(places)}
         return Look(
             layout=layout,
-            keys=np.array([key for key, _ in current], np.uint64),
-            at_ms=self._at_ms[[slot for _, slot in current]],
+            keys=current.keys,
+            at_ms=self._at_ms[current.slots],
             scaled=block.scaled[grid],
             valid=None if block.valid is None else block.valid[grid],
             missing=0,

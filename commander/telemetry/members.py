@@ -20,6 +20,9 @@ FARM: Group = ("farm", "")
 KINDS = ("farm", "site", "rack", "model", "coin", "tag")
 _FOR_EVER = 2**62
 
+_Spans = tuple[Ints, Ints]
+"""When memberships of a group began and when they ended, each sorted."""
+
 
 class Members:
     """`known`: what the database holds."""
@@ -28,6 +31,9 @@ class Members:
         self._of_key: dict[int, list[Membership]] = {}
         for one in known:
             self._of_key.setdefault(one.key, []).append(one)
+        self.changes = 0
+        """How often it was changed."""
+        self._spans: dict[str, tuple[int, dict[str, _Spans]]] = {}
 
     def follow(self, now: Mapping[int, Iterable[Group]], now_ms: int) -> list[Membership]:
         """The fleet as it is: what began and what ended, to be written; memory changes with `take` after that. A change counts
@@ -54,6 +60,7 @@ class Members:
         for one in changed:
             kept = [old for old in self._of_key.get(one.key, ()) if (old.group, old.from_ms) != (one.group, one.from_ms)]
             self._of_key[one.key] = [*kept, one]
+        self.changes += 1
 
     def groups_at(self, key: int, at_ms: int) -> list[Group]:
         return [one.group for one in self._of_key.get(key, ()) if one.from_ms <= at_ms < (one.to_ms or _FOR_EVER)]
@@ -81,18 +88,27 @@ class Members:
         return [(from_ms, to_ms, self.groups_for(key, from_ms)) for from_ms, to_ms in pairwise(times)]
 
     def counts(self, kind: str, at_ms: Ints) -> dict[str, NDArray[np.int64]]:
-        """Name to how many devices the group had at each time."""
+        """Name to how many devices the group had at each time. In any thread."""
+        changes = self.changes
+        made, spans = self._spans.get(kind, (-1, {}))
+        if made != changes:
+            spans = self._sorted(kind)
+            self._spans[kind] = changes, spans
+        return {
+            name: np.searchsorted(begun, at_ms, side="right") - np.searchsorted(ended, at_ms, side="right")
+            for name, (begun, ended) in spans.items()
+        }
+
+    def _sorted(self, kind: str) -> dict[str, _Spans]:
         begins: dict[str, list[int]] = {}
         ends: dict[str, list[int]] = {}
         for one in self._every():
             if one.group[0] == kind:
                 begins.setdefault(one.group[1], []).append(one.from_ms)
                 ends.setdefault(one.group[1], []).append(one.to_ms or _FOR_EVER)
-        found = {}
-        for name, begun in begins.items():
-            before = np.searchsorted(np.sort(np.array(begun, np.int64)), at_ms, side="right")
-            found[name] = before - np.searchsorted(np.sort(np.array(ends[name], np.int64)), at_ms, side="right")
-        return found
+        return {
+            name: (np.sort(np.array(begun, np.int64)), np.sort(np.array(ends[name], np.int64))) for name, begun in begins.items()
+        }
 
     def now_in(self, kind: str) -> dict[str, set[int]]:
         """Name to the devices that are in the group."""
@@ -103,5 +119,5 @@ class Members:
         return found
 
     def _every(self) -> Iterator[Membership]:
-        for known in self._of_key.values():
+        for known in list(self._of_key.values()):  # at once: the event loop may add a device meanwhile
             yield from known

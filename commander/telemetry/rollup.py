@@ -123,10 +123,23 @@ def covers_ms(at_ms: Ints) -> Ints:
     """For how long each look speaks: until the next, but over no gap; the last one for the usual time."""
     if len(at_ms) < 2:
         return np.full(len(at_ms), GAP_MS // 2, np.int64)
-    distances = np.diff(at_ms)
-    usual = int(np.median(distances))
+    distances = at_ms[1:] - at_ms[:-1]
+    usual = middle(distances)
     longest = max(GAP_MS, 3 * usual)
-    return np.append(np.where(distances <= longest, distances, min(usual, longest)), usual)
+    found = np.empty(len(at_ms), np.int64)
+    np.copyto(found[:-1], distances)
+    found[:-1][distances > longest] = min(usual, longest)
+    found[-1] = usual
+    return found
+
+
+def middle(numbers: Ints) -> int:
+    """The median, rounded down. As `np.median`, which takes five times as long for a day of looks."""
+    half = len(numbers) // 2
+    if len(numbers) % 2:
+        return int(np.partition(numbers, half)[half])
+    low, high = np.partition(numbers, (half - 1, half))[half - 1 : half + 1].tolist()
+    return int((low + high) // 2)
 
 
 def energy_j(table: Table) -> Floats:

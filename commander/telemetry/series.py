@@ -325,7 +325,7 @@ def gap_ms(at_ms: Ints) -> float:
     """Looks further apart than this are no neighbours."""
     distances = np.diff(at_ms)
     distances = distances[distances > 0]
-    return max(float(rollup.GAP_MS), 3 * float(np.median(distances))) if len(distances) else float(rollup.GAP_MS)
+    return max(float(rollup.GAP_MS), 3.0 * rollup.middle(distances)) if len(distances) else float(rollup.GAP_MS)
 
 
 def _rate_steps(looks: Table, q: Question, step_ms: int, unreadable: int) -> Answer:

@@ -112,7 +112,8 @@ class Table:
         whole = column.decimals == 0 and not any(odd == place for odd, _ in self.odd)
         if whole and (self.valid is None or bool(self.valid[place].all())):
             return np.ascontiguousarray(self.scaled[place])
-        if len(self) and int(np.abs(np.where(self.there(place), self.scaled[place], 0)).max()) >= _EXACT_FLOAT:
+        there = self.scaled[place] if self.valid is None else self.scaled[place][self.valid[place]]
+        if len(there) and max(int(there.max()), -int(there.min())) >= _EXACT_FLOAT:
             return self.numbers(place)
         return self.floats(place)
 
