@@ -5,9 +5,9 @@ forty minutes on two processors, and 10 GB of disk. Less than the full size is p
 
 The real commander takes frames of 250 devices over mutual TLS and acknowledges each after an fsync; then it seals and merges the
 day, as it does at night. The peers take remote write of 10,000 series a request, and answer before they sync. What counts as CPU is
-each server's process alone, all its threads; its client is another process. Latencies are of HTTP over one kept-alive connection
-(the commander's is its Unix socket), until the whole answer is here, all sides in turns; every answer is held against the values
-that were fed.
+each server's own, all its threads and the processes it has started; its client is another process. Latencies are of HTTP over one
+kept-alive TCP connection, until the whole answer is here, all sides in turns; every answer is held against the values that were
+fed.
 """
 
 from __future__ import annotations

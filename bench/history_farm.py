@@ -18,7 +18,7 @@ from typing import Any, Self
 from bench.history_data import identity
 from bench.history_frames import DEVICES
 from bench.history_http import Link
-from bench.whole_farm import WholeFarm
+from bench.whole_farm import WholeFarm, children, free_port
 from commander import schema
 from commander.db import Database
 from commander.fleet import store
@@ -48,6 +48,9 @@ def name(number: int) -> str:
 class HistoryFarm(WholeFarm):
     """Each sentry of kind asic with 250 devices, which were identified long ago."""
 
+    http: int = field(default_factory=free_port)
+    token: str = ""
+
     @property
     def history(self) -> Path:
         return self._folder / "history"
@@ -59,6 +62,8 @@ class HistoryFarm(WholeFarm):
     def people(self, devices: int) -> None:
         """The farm, its sentries and their devices."""
         self.init()
+        settings = self._folder / "commander.toml"
+        settings.write_text(settings.read_text().replace('http = ""', f'http = "127.0.0.1:{self.http}"'))
         asyncio.run(self._people(devices))
 
     async def _people(self, devices: int) -> None:
@@ -75,7 +80,13 @@ class HistoryFarm(WholeFarm):
             await db.close()
 
     def link(self) -> Link:
-        return Link(self.socket)
+        """Over TCP and with a token, as a dashboard asks."""
+        if not self.token:
+            body = json.dumps({"name": "bench", "role": "administrator"}).encode()
+            with Link(self.socket) as local:
+                told = local.ask("POST", f"{API}/tokens", body, {"content-type": "application/json"}).json()
+            self.token = told["token"]
+        return Link(("127.0.0.1", self.http), {"authorization": f"Bearer {self.token}"})
 
     def files(self) -> dict[str, int]:
         """Bytes on disk by file of the history, with what belongs to it of WAL."""
@@ -83,13 +94,19 @@ class HistoryFarm(WholeFarm):
 
     def forget_peak(self) -> None:
         """From now on the most memory is the most since now."""
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        for pid in (self.pid, *children(self.pid)):
+            Path(f"/proc/{pid}/clear_refs").write_text("5")
 
     def memory_mb(self) -> tuple[float, float]:
-        """RSS now, and the most there was."""
-        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
-        told = {key: value.split()[0] for key, _, value in (line.partition(":") for line in lines) if value.endswith("kB")}
-        return int(told["VmRSS"]) / 1024, int(told["VmHWM"]) / 1024
+        """RSS now, and the most there was, of the commander and of the process that seals and merges for it, if there is one; what
+        they share counts twice."""
+        told = [_told_kb(pid) for pid in (self.pid, *children(self.pid))]
+        return sum(one["VmRSS"] for one in told) / 1024, sum(one["VmHWM"] for one in told) / 1024
+
+
+def _told_kb(pid: int) -> dict[str, int]:
+    lines = (line.partition(":") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return {key: int(value.split()[0]) for key, _, value in lines if value.endswith("kB")}
 
 
 def record(number: int, sentry_id: str, now_ms: int) -> DeviceRecord:

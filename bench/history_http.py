@@ -46,10 +46,11 @@ class Answer:
 
 
 class Link:
-    """`where`: (host, port), or the path of a Unix socket. RuntimeError: refused, or cut off."""
+    """`where`: (host, port), or the path of a Unix socket. `headers`: of every request. RuntimeError: refused, or cut off."""
 
-    def __init__(self, where: tuple[str, int] | Path) -> None:
+    def __init__(self, where: tuple[str, int] | Path, headers: Mapping[str, str] | None = None) -> None:
         self._where = where
+        self._headers = [f"{name}: {value}" for name, value in (headers or {}).items()]
         if isinstance(where, Path):
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self._socket.connect(str(where))
@@ -70,7 +71,8 @@ class Link:
 
     def ask(self, method: str, path: str, body: bytes | memoryview = b"", headers: Mapping[str, str] | None = None) -> Answer:
         """Waits as long as it takes."""
-        lines = [f"{method} {path} HTTP/1.1", "host: bench", *(f"{name}: {value}" for name, value in (headers or {}).items())]
+        lines = [f"{method} {path} HTTP/1.1", "host: bench", *self._headers]
+        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         if body or method != "GET":
             lines.append(f"content-length: {len(body)}")
         self._socket.sendall("\r\n".join([*lines, "", ""]).encode())

@@ -69,9 +69,16 @@ def memory_kb(pid: int) -> dict[str, int]:
 
 
 def cpu_s(pid: int) -> float:
-    """User and system time of all threads of a process."""
+    """User and system time of all threads of a process, and of its children, also of those that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    ticks = sum(int(field) for field in fields[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK") + sum(cpu_s(child) for child in children(pid))
+
+
+def children(pid: int) -> list[int]:
+    """Processes that it has started and that run."""
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(word) for one in lists for word in one.read_text().split()]
 
 
 def machine_cpu_s() -> float:

@@ -26,7 +26,7 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +117,10 @@ class Database:
         self._jobs.put(job)
         return job.done
 
+    def write_from_thread(self, work: Work[T], loop: asyncio.AbstractEventLoop) -> T:
+        """As `write`, in a thread that may wait."""
+        return asyncio.run_coroutine_threadsafe(self.write(work), loop).result()
+
     async def read(self, work: Work[T]) -> T:
         """Runs `work` on a read-only connection in another thread. Never waits for the writer. Broken, Unavailable."""
         if self._closed:
@@ -159,10 +163,7 @@ class Database:
 
     def reader(self) -> sqlite3.Connection:
         """A read-only connection of the caller's own, for work that would keep others from theirs. The caller closes it."""
-        connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
-        connection.row_factory = sqlite3.Row
-        connection.execute("pragma query_only=1")
-        return connection
+        return reader(self.path)
 
     # ---- the writer thread ---------------------------------------------------------------------------------
 
@@ -256,6 +257,27 @@ def connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
     settle(connection)
     return connection
+
+
+def reader(path: Path) -> sqlite3.Connection:
+    """A read-only connection, for any thread."""
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+    connection.row_factory = sqlite3.Row
+    connection.execute("pragma query_only=1")
+    return connection
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Durable when the block ends; nothing of it is there when it fails."""
+    connection.execute("begin immediate")
+    try:
+        yield
+        connection.execute("commit")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):  # SQLite itself has rolled back after most faults of the disk
+            connection.execute("rollback")
+        raise
 
 
 def settle(connection: sqlite3.Connection) -> None:

@@ -1,10 +1,15 @@
-"""One commander a home: two on the same databases would both give orders to the same hardware."""
+"""One commander a home: two on the same databases would both give orders to the same hardware.
+
+The process that seals and merges for it has a lock of its own. When a commander is killed, that one may still have an order in
+hand: whoever comes next waits for it.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +19,9 @@ if sys.platform == "win32":
     import msvcrt
 else:
     import fcntl
+
+WAIT_S = 60.0
+"""For what a killed commander's process has in hand: a second or two, more on a disk that hardly answers."""
 
 _FAR = 1 << 20  # Windows locks bytes, and a locked byte cannot be read: one behind the text
 
@@ -25,13 +33,7 @@ def held_alone(home: Path) -> Iterator[None]:
     The lock lies beside `home` (`commander.lock` beside `commander/`), because a restore replaces `home` as a whole. It is
     the operating system's: when the process dies, however, it is free. The file itself stays.
     """
-    path = home.with_name(f"{home.name}.lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    except OSError as error:
-        raise Unavailable(f"cannot open {path}: {error.strerror}", hint="check the owner and mode of the folder") from error
-    try:
+    with _opened(home.with_name(f"{home.name}.lock")) as file:
         try:
             _lock(file)
         except OSError as error:
@@ -40,9 +42,41 @@ def held_alone(home: Path) -> Iterator[None]:
             ) from error
         os.lseek(file, 0, os.SEEK_SET)
         os.write(file, f"{os.getpid():<20}\n".encode())
+        with held_by_worker(home):
+            pass
         yield
+
+
+@contextlib.contextmanager
+def held_by_worker(home: Path) -> Iterator[None]:
+    """For the process that works for the commander of `home`: one at a time. Unavailable: the one before does not end."""
+    with _opened(home.with_name(f"{home.name}.worker.lock")) as file:
+        end_s = time.monotonic() + WAIT_S
+        while True:
+            try:
+                _lock(file)
+                break
+            except OSError as error:
+                if time.monotonic() > end_s:
+                    raise Unavailable(
+                        f"a process of the commander before still writes in {home}", hint="try again; if it hangs, end it"
+                    ) from error
+            time.sleep(0.02)
+        yield
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Closing it unlocks it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise Unavailable(f"cannot open {path}: {error.strerror}", hint="check the owner and mode of the folder") from error
+    try:
+        yield file
     finally:
-        os.close(file)  # and so unlocks it
+        os.close(file)
 
 
 def _who(file: int) -> str:

@@ -153,7 +153,11 @@ async def opened(home: Path, settings: Settings, clock: Clock) -> AsyncIterator[
         db = await Database.open(home / "fleet.db", schema.FLEET)
         open_now.push_async_callback(db.close)
         telemetry = await Telemetry.open(
-            home / "history", clock, spans=_spans(settings.history), commit_every_ms=settings.history.commit_every_ms
+            home / "history",
+            clock,
+            spans=_spans(settings.history),
+            commit_every_ms=settings.history.commit_every_ms,
+            apart=True,
         )
         open_now.push_async_callback(telemetry.close)
         fleet = await Fleet.open(db, clock, vault, _fleet_settings(settings))

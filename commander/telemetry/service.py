@@ -22,6 +22,7 @@ from typing import TypeVar
 from commander.db import CHECK_AT_OPEN_BYTES, Database
 from commander.telemetry import aggregate as groups
 from commander.telemetry import repair, rollup, series, start, store, totals_store
+from commander.telemetry.apart import Apart
 from commander.telemetry.archive import Files
 from commander.telemetry.columns import Look
 from commander.telemetry.ingest import Counts, Ingest
@@ -69,9 +70,11 @@ class Telemetry:
         self._files = upkeep.files
 
     @classmethod
-    async def open(cls, folder: Path, clock: Clock, *, spans: Spans | None = None, commit_every_ms: int = 250) -> Telemetry:
-        """Opens or makes `folder`/hot.db and rebuilds from it what is kept in memory. Broken, VersionMismatch, Unavailable,
-        DiskFull."""
+    async def open(
+        cls, folder: Path, clock: Clock, *, spans: Spans | None = None, commit_every_ms: int = 250, apart: bool = False
+    ) -> Telemetry:
+        """Opens or makes `folder`/hot.db and rebuilds from it what is kept in memory. `apart`: it seals and merges in a process of
+        its own; `lock.held_alone` of the folder's home must be held. Broken, VersionMismatch, Unavailable, DiskFull."""
         spans = spans or Spans()
         try:
             db = await Database.open(folder / FILE, store.MIGRATIONS, readers=4)
@@ -112,6 +115,7 @@ class Telemetry:
                 newest_sample_ms=latest.newest_ms,
                 forget=forget,
                 newest_received_ms=await db.read(store.newest_received_ms),
+                apart=Apart(folder) if apart else None,
             )
             return cls(db, clock, ingest, latest, live, members, spans, upkeep)
         except BaseException:
@@ -271,7 +275,7 @@ class Telemetry:
         loop = asyncio.get_running_loop()
 
         def write(work: Callable[[sqlite3.Connection], T]) -> T:
-            return asyncio.run_coroutine_threadsafe(self.db.write(work), loop).result()
+            return self.db.write_from_thread(work, loop)
 
         def unlearn(hashes: set[bytes]) -> None:
             loop.call_soon_threadsafe(self._ingest.unlearn, hashes)

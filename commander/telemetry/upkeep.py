@@ -1,6 +1,7 @@
 """What the history does by itself: sealing every quarter of an hour, the nightly merge, retention, following the fleet's groups.
 
-One thread works, a few devices a step; what it made is written by the database's writer between two batches of frames.
+What is heavy are orders (`duties`), carried out by a process of its own where there is one, else by a thread, a few devices a
+step. What they made is written between two batches of frames.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from commander.db import Database, translated
-from commander.telemetry import archive, block_store, merge, retention, seal, start, store, totals_store
+from commander.telemetry import archive, block_store, duties, merge, retention, start, store, totals_store
+from commander.telemetry.apart import Apart
+from commander.telemetry.duties import Carried, Damage, Hand, Order
 from commander.telemetry.levels import DAY_MS, STEP_MS
 from commander.telemetry.live import Live
 from commander.telemetry.members import Members
@@ -73,7 +76,9 @@ class Upkeep:
         newest_sample_ms: Callable[[], int | None],
         forget: Callable[[int], None],
         newest_received_ms: int | None,
+        apart: Apart | None,
     ) -> None:
+        self._apart = apart
         self._db = db
         self._clock = clock
         self._live = live
@@ -142,6 +147,8 @@ class Upkeep:
         if self._closed:
             return
         self._closed = True
+        if self._apart is not None:
+            await self._apart.close()
         await asyncio.get_running_loop().run_in_executor(self._worker, self._close_connection)
         await asyncio.to_thread(self._worker.shutdown)
 
@@ -183,59 +190,35 @@ class Upkeep:
     async def _seal_post(self, done: Done, post: str, until_ms: int, sealed_ms: int) -> None:
         after_id, first = 0, True
         while True:
-            made = await self._work(self._prepared(post, until_ms, after_id))
-            if not made.empty:
-                await self._db.write(self._committed(made, sealed_ms if first else None))
-                if first:
-                    self._live.sealed(post, sealed_ms)
+            now_ms, members = self._clock.now_ms(), self._members.changes
+            order = duties.Seal(post, until_ms, after_id, sealed_ms if first else None, now_ms, members)
+            made = await self._carried(done, order)
+            if made.written and first:
+                self._live.sealed(post, sealed_ms)
                 first = False
-            done.frames += len(made.frames)
-            done.chunks += len(made.packed)
-            done.damaged += len(made.damaged)
-            self._tell(made.damaged)
             after_id = made.last_id
             if not made.more:
                 return
-
-    def _prepared(self, post: str, until_ms: int, after_id: int) -> Callable[[sqlite3.Connection], seal.Round]:
-        now_ms, groups_during = self._clock.now_ms(), self._members.groups_during
-        return lambda c: seal.prepare(c, self.folder, post, until_ms, after_id, groups_during, now_ms, Pace())
-
-    @staticmethod
-    def _committed(made: seal.Round, sealed_ms: int | None) -> Callable[[sqlite3.Connection], None]:
-        return lambda c: seal.commit(c, made, sealed_ms)
 
     async def _merge(self, done: Done) -> None:
         now_ms = self._clock.now_ms()
         for day_ms in await self._work(lambda c: merge.due_days(c, now_ms)):
             keys = await self._work(partial(block_store.keys_starting, from_ms=day_ms, to_ms=day_ms + DAY_MS))
             for first in range(0, len(keys), merge.DEVICES):
-                some = keys[first : first + merge.DEVICES]
-                made = await self._work(self._merged(day_ms, some, now_ms))
-                await self._db.write(partial(merge.finish, done=made))
-                done.days += len(made.raw)
-                done.damaged += len(made.damaged)
-                self._tell(made.damaged)
+                made = await self._carried(done, duties.Merge(day_ms, keys[first : first + merge.DEVICES], now_ms))
                 if made.too_large:
                     log.error("days of devices are too large to be merged", extra={"devices": made.too_large, "day_ms": day_ms})
         await self._move_totals(done, now_ms)
 
-    def _merged(self, day_ms: int, keys: list[int], now_ms: int) -> Callable[[sqlite3.Connection], merge.Merged]:
-        return lambda c: merge.merge(c, self.folder, day_ms, keys, now_ms, Pace())
-
     async def _move_totals(self, done: Done, now_ms: int) -> None:
         while True:
             for batch, first_ms, last_ms in await self._work(totals_store.closed_batches):
-                await self._work(self._moved(batch, first_ms, last_ms, now_ms))
-                await self._db.write(partial(totals_store.drop_batch, batch=batch))
+                await self._carried(done, duties.Move(batch, first_ms, last_ms, now_ms))
                 done.batches += 1
             due = await self._work(lambda c: merge.totals_due(c, now_ms))
             if due is None:
                 return
             await self._db.write(partial(totals_store.close_batch, from_ms=due[0], to_ms=due[1], now_ms=now_ms))
-
-    def _moved(self, batch: int, first_ms: int, last_ms: int, now_ms: int) -> Callable[[sqlite3.Connection], None]:
-        return lambda c: merge.move_totals(c, self.folder, batch, first_ms, last_ms, now_ms)
 
     async def _retire(self, done: Done) -> None:
         """Removes what is too old: files as a whole, and frames that could never be sealed a few at a time."""
@@ -294,6 +277,25 @@ class Upkeep:
                 log.warning("a file of the history cannot be judged", extra={"file": span.name, "text": str(error)})
         return removed
 
+    # ---- who carries it out ----------------------------------------------------------------------------------
+
+    async def _carried(self, done: Done, order: Order) -> Carried:
+        made = await (self._work(self._here(order)) if self._apart is None else self._apart.carry_out(order))
+        done.frames += made.frames
+        done.chunks += made.chunks
+        done.days += made.days
+        done.damaged += len(made.damaged)
+        self._tell(made.damaged)
+        return made
+
+    def _here(self, order: Order) -> Callable[[sqlite3.Connection], Carried]:
+        loop = asyncio.get_running_loop()
+
+        def write(work: Callable[[sqlite3.Connection], T]) -> T:
+            return self._db.write_from_thread(work, loop)
+
+        return lambda c: duties.carry_out(Hand(c, self.folder, write, lambda _: self._members, Pace()), order)
+
     # ---- the worker's thread ---------------------------------------------------------------------------------
 
     async def _work(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -313,7 +315,7 @@ class Upkeep:
             self._c = None
 
     @staticmethod
-    def _tell(damaged: Iterable[store.Damaged]) -> None:
+    def _tell(damaged: Iterable[Damage]) -> None:
         for one in damaged:
             extra = {"file": one.file, "what": one.what, "at_ms": one.at_ms, "text": one.text}
             log.error("a part of the history does not read any more, and was set aside", extra=extra)

@@ -98,3 +98,9 @@ def start(shape: Literal["json", "plain", "auto"] = "auto", level: str = "info",
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.getLogger("httpx").setLevel("WARNING")  # it logs every request with its address
+
+
+def shape() -> Literal["json", "plain"]:
+    """In which logs are written here: for a process that is to write like us."""
+    handlers = logging.getLogger().handlers
+    return "json" if handlers and isinstance(handlers[0].formatter, JsonLines) else "plain"

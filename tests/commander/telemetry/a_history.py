@@ -71,8 +71,9 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Life(msgspec.Struct, frozen=True):
-    """`again`: frames of earlier lives that nobody acknowledged; their sentries send them again, with the same numbers. `seqs`:
-    the last one of each post. It ends so long after the phase `ends_in` has begun for the nth time."""
+    """`apart`: it seals and merges in another process. `again`: frames of earlier lives that nobody acknowledged; their sentries
+    send them again, with the same numbers. `seqs`: the last one of each post. It ends so long after the phase `ends_in` has begun
+    for the nth time."""
 
     seed: int
     now_ms: int
@@ -82,6 +83,7 @@ class Life(msgspec.Struct, frozen=True):
     ends_in: str
     nth: int
     after_s: float
+    apart: bool
 
 
 def boot_id(number: int) -> bytes:
@@ -253,7 +255,7 @@ async def live(folder: Path, life: Life) -> None:
     phases.listen()
     phases.begin("start")
     clock = FastClock(life.now_ms)
-    telemetry = await Telemetry.open(folder, clock, spans=SPANS, commit_every_ms=2)
+    telemetry = await Telemetry.open(folder, clock, spans=SPANS, commit_every_ms=2, apart=life.apart)
     telemetry.follow(groups)
     phases.begin("append")
     tidied_ms = clock.ms

@@ -101,14 +101,14 @@ class Post:
 
 
 @contextlib.asynccontextmanager
-async def history_at(folder: Path, clock: ManualClock) -> AsyncIterator[Telemetry]:
+async def history_at(folder: Path, clock: ManualClock, *, apart: bool = False) -> AsyncIterator[Telemetry]:
     """A history that counts the farm of these devices."""
 
     async def groups() -> AsyncIterator[tuple[int, tuple[Group, ...]]]:
         for key in KEYS:
             yield key, (FARM,)
 
-    telemetry = await Telemetry.open(folder, clock, commit_every_ms=1)
+    telemetry = await Telemetry.open(folder, clock, commit_every_ms=1, apart=apart)
     telemetry.follow(groups)
     try:
         yield telemetry
@@ -117,8 +117,8 @@ async def history_at(folder: Path, clock: ManualClock) -> AsyncIterator[Telemetr
 
 
 @contextlib.asynccontextmanager
-async def post_at(folder: Path, clock: ManualClock) -> AsyncIterator[Post]:
-    async with history_at(folder, clock) as telemetry:
+async def post_at(folder: Path, clock: ManualClock, *, apart: bool = False) -> AsyncIterator[Post]:
+    async with history_at(folder, clock, apart=apart) as telemetry:
         await telemetry.learn_layout("s1", LAYOUT)
         yield Post(telemetry, clock)
 

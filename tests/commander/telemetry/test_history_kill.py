@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from commander.lock import held_by_worker
 from commander.telemetry.service import Telemetry
 from garrison.clock import ManualClock
 from tests.commander.telemetry import a_history
@@ -68,7 +69,8 @@ def life(ledger: Ledger, boot: int, aim: str, chance: random.Random) -> Life:
     seqs = {post: max(span.last for span in spans) for (post, number), spans in ledger.sent.items() if number == boot}
     nth = 1 if aim in ("start", "remove") else chance.randrange(1, 3)
     again = unread(ledger.open.values())
-    return Life(chance.randrange(2**32), ledger.now_ms + HOUR_MS, boot, seqs, again, aim, nth, chance.uniform(0, WHILE_S[aim]))
+    after_s, apart = chance.uniform(0, WHILE_S[aim]), chance.random() < 0.5
+    return Life(chance.randrange(2**32), ledger.now_ms + HOUR_MS, boot, seqs, again, aim, nth, after_s, apart)
 
 
 def one_life(home: Path, folder: Path, given: Life) -> str:
@@ -79,6 +81,8 @@ def one_life(home: Path, folder: Path, given: Life) -> str:
     with told.open("wb") as out, errors.open("wb") as err:
         done = subprocess.run(command, cwd=ROOT, stdout=out, stderr=err, timeout=100, check=False)
     assert done.returncode == -signal.SIGKILL, errors.read_text()[-3000:]
+    with held_by_worker(folder.parent):  # as whoever comes next: the process apart may have an order in hand
+        pass
     return told.read_text()
 
 
