@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from commander import schema
+from commander import memory, schema
 from commander.access import api as access_api
 from commander.access.ca import Authority
 from commander.access.secrets import Secrets
@@ -67,6 +67,7 @@ async def run(home: Path, settings: Settings, clock: Clock | None = None, stop: 
     """The commander of the farm at `home`, until SIGTERM, SIGINT or `stop`. Raises a Fault when it cannot start."""
     # A thread that works may keep the event loop from the interpreter for so long; 5 ms by default.
     sys.setswitchinterval(SWITCH_S)
+    memory.settle()
     notifier = Notifier()
     stop = stop or asyncio.Event()
     with held_alone(home), _signals(stop):

@@ -108,7 +108,7 @@ def answer(
     at_ms = np.arange(first_ms, q.to_ms, step_ms, dtype=np.int64)
     rows, unreadable = _rows(c, files, q, level, first_ms, live, members)
     counts = members.counts(q.by, at_ms)
-    names = sorted({name for name, *_ in rows} | (counts.keys() if not rows else set()))
+    names = sorted({row[0] for row in rows} or counts.keys())
     if q.names is not None:
         names = [name for name in names if name in q.names]
     by_name: dict[str, list[Row]] = {name: [] for name in names}
@@ -199,20 +199,13 @@ def _line(name: str, rows: Sequence[Row], q: Question, level: Level, step_ms: in
     size = len(at_ms)
     if not rows:
         return GroupLine(name, np.full(size, np.nan), np.zeros(size), np.zeros(size), members)
-    told = np.array(
-        [[at, d, cov, s, np.nan if lo is None else lo, np.nan if hi is None else hi] for _, at, d, cov, s, lo, hi in rows],
-        np.float64,
-    )
-    times = np.array([row[1] for row in rows], np.int64)
+    _, times, *columns = zip(*rows, strict=True)
     # rows of one time are contributions (archive, hot.db, memory): they add up before steps are made of them
-    unique, place = np.unique(times, return_inverse=True)
-    devices, covered, total = (np.bincount(place, weights=told[:, column], minlength=len(unique)) for column in (1, 2, 3))
-    low, high = np.full(len(unique), np.nan), np.full(len(unique), np.nan)
-    np.fmin.at(low, place, told[:, 4])
-    np.fmax.at(high, place, told[:, 5])
+    unique, place = np.unique(np.array(times, np.int64), return_inverse=True)
+    devices, covered, total = (np.bincount(place, np.array(column, np.float64), len(unique)) for column in columns[:3])
     where = ((unique - at_ms[0]) // step_ms).astype(np.intp)
     inside = (where >= 0) & (where < size)
-    where, devices, covered, total, low, high = (part[inside] for part in (where, devices, covered, total, low, high))
+    where, devices, covered, total = (part[inside] for part in (where, devices, covered, total))
     known = devices > 0.5
     adds_up = q.metric not in METRICS or METRICS[q.metric].kind == "counter"
     steps = np.maximum(np.bincount(where, weights=known, minlength=size), 1)
@@ -226,8 +219,11 @@ def _line(name: str, rows: Sequence[Row], q: Question, level: Level, step_ms: in
             mean_devices = np.bincount(where[known], weights=devices[known], minlength=size) / steps
             value = value / np.maximum(mean_devices, 1)
         case "min" | "max":
+            extreme, column = (np.fmin, columns[3]) if q.fn == "min" else (np.fmax, columns[4])
+            known_rows = inside[place]
+            slots = ((unique[place] - at_ms[0]) // step_ms)[known_rows]
             value = np.full(size, np.nan)
-            (np.fmin if q.fn == "min" else np.fmax).at(value, where, low if q.fn == "min" else high)
+            extreme.at(value, slots, np.array(column, np.float64)[known_rows])  # None is NaN
         case "devices":
             value = most
         case "rate":

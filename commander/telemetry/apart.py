@@ -22,7 +22,7 @@ from typing import BinaryIO, Literal, TypeVar, cast
 
 import msgspec
 
-from commander import db, lock
+from commander import db, lock, memory
 from commander.telemetry import totals_store
 from commander.telemetry.duties import Carried, Hand, Order, carry_out
 from commander.telemetry.members import Members
@@ -182,6 +182,7 @@ def main() -> None:
         signal.signal(name, signal.SIG_IGN)
     answers, sys.stdout = sys.stdout.buffer, sys.stderr  # nobody else writes between the answers
     logs.start(shape, level)
+    memory.settle()
     with lock.held_by_worker(folder.parent), contextlib.suppress(BrokenPipeError):
         serve(folder, sys.stdin.buffer, answers)
 

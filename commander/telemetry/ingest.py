@@ -32,7 +32,7 @@ Journal = tuple[str, bytes]
 """Sentry id and boot."""
 
 BATCH_FRAMES = 256
-BATCH_BYTES = 4 << 20
+BATCH_BYTES = 1 << 20
 """What is committed at once: so much that a commit is cheap a frame, so little that nobody waits for it."""
 
 QUEUE_BYTES = 256 << 20

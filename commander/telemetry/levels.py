@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 
 SECOND_MS = 1_000
 STEP_MS = 300_000
@@ -55,6 +56,12 @@ _NAMES = {
 
 def file_at(level: Level, at_ms: int) -> FileSpan:
     """The file for this time."""
+    return _file_of(level, at_ms // DAY_MS)
+
+
+@lru_cache(4_096)
+def _file_of(level: Level, day: int) -> FileSpan:
+    at_ms = day * DAY_MS
     at = datetime.fromtimestamp(at_ms / 1000, UTC)
     match level:
         case Level.RAW:

@@ -24,8 +24,9 @@ Floats = NDArray[np.float64]
 TOTALLED: tuple[str, ...] = tuple(metric.name for metric in METRICS.values() if metric.totals)
 _PLACE = {metric: place for place, metric in enumerate(TOTALLED)}
 _COUNTERS = np.array([METRICS[metric].kind == "counter" for metric in TOTALLED])
-MOST_STEPS = 48
-"""Steps a post may have here. A post whose clock jumps about gets no more: its samples are in the totals once they are sealed."""
+MOST_STEPS = 12
+"""Steps a post may have here, the newest: sealing comes four times in that hour. Of a backlog that is longer, or of a clock that
+jumps about, the older ones are in the totals once they are sealed."""
 
 
 @dataclass(slots=True)
@@ -194,7 +195,10 @@ class Live:
         size = state.last.shape[1]
         if step is None:
             if len(state.steps) >= MOST_STEPS:
-                return None
+                oldest = min(state.steps)
+                if number < oldest:
+                    return None
+                del state.steps[oldest]
             shape = (len(TOTALLED), size)
             step = _Step(np.zeros(shape, np.int32), np.zeros(shape), np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(size))
             state.steps[number] = step
