@@ -9,12 +9,13 @@ the next is found when they stand side by side.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from commander.telemetry.columns import Flags, Ints
-from commander.telemetry.table import Table, empty, merged, place_of, united
+from commander.telemetry.table import Table, empty, interned, merged, place_of, united
 from garrison.catalogue import METRICS
 from garrison.frame import Column, Series
 
@@ -60,6 +61,7 @@ def every_stat(column: Column) -> Stats:
     return (*EVERY, "first", "rise") if metric is not None and metric.kind == "counter" else EVERY
 
 
+@lru_cache(50_000)
 def stat_column(column: Column, stat: str) -> Column:
     if stat == "count":
         return Column(f"{column.metric} count", column.component, "1", 0)
@@ -364,8 +366,14 @@ def _starts(number: Ints) -> Ints:
     return np.flatnonzero(np.append(True, number[1:] != number[:-1]))
 
 
+@lru_cache(1_000)
+def _united(columns: tuple[Column, ...]) -> tuple[Column, ...]:
+    """The same object for all devices that are read alike."""
+    return interned(united(columns))
+
+
 def _assembled(at_ms: Ints, made: dict[Column, tuple[Ints, Flags | None]]) -> Table:
-    columns = united(made)
+    columns = _united(tuple(made))
     scaled = np.array([made[column][0] for column in columns], np.int64).reshape(len(columns), len(at_ms))
     valid: Flags | None = None
     if any(there is not None for _, there in made.values()):
