@@ -42,15 +42,16 @@ def held_alone(home: Path) -> Iterator[None]:
             ) from error
         os.lseek(file, 0, os.SEEK_SET)
         os.write(file, f"{os.getpid():<20}\n".encode())
-        with held_by_worker(home):
-            pass
+        if _of_worker(home).exists():
+            with held_by_worker(home):
+                pass
         yield
 
 
 @contextlib.contextmanager
 def held_by_worker(home: Path) -> Iterator[None]:
     """For the process that works for the commander of `home`: one at a time. Unavailable: the one before does not end."""
-    with _opened(home.with_name(f"{home.name}.worker.lock")) as file:
+    with _opened(_of_worker(home)) as file:
         end_s = time.monotonic() + WAIT_S
         while True:
             try:
@@ -63,6 +64,10 @@ def held_by_worker(home: Path) -> Iterator[None]:
                     ) from error
             time.sleep(0.02)
         yield
+
+
+def _of_worker(home: Path) -> Path:
+    return home.with_name(f"{home.name}.worker.lock")
 
 
 @contextlib.contextmanager
