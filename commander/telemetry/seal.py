@@ -31,8 +31,8 @@ from garrison.frame import Series
 
 log = logging.getLogger(__name__)
 
-MOST_VALUES = 1_000_000
-"""Of one round, and so 8 MB in memory, some times over while they are worked on."""
+MOST_VALUES = 2_500_000
+"""Of one round, and so 20 MB in memory, some times over while they are worked on."""
 
 WINDOWS = 64
 """Chunks that are made together."""
