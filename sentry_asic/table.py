@@ -7,12 +7,30 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from garrison.faults import BadInput, Fault, NotFound, TimedOut, Unreachable
+from garrison.faults import BadInput, NotFound, TimedOut, Unreachable
 from sentry_asic.cgminer import PORT, NoReply
+from sentry_asic.first_look import HTTP_PORT, FirstLook, first_look
 from sentry_asic.make import Driver, Place
-from sentry_asic.makes import antminer, avalon, bitaxe, cgminer, luxos, whatsminer
+from sentry_asic.makes import (
+    antminer,
+    auradine,
+    avalon,
+    bitaxe,
+    braiins,
+    cgminer,
+    elphapex,
+    epic,
+    goldshell,
+    hammer,
+    iceriver,
+    innosilicon,
+    luxos,
+    marathon,
+    sealminer,
+    vnish,
+    whatsminer,
+)
 
-HTTP_PORT = 80
 _KNOCK_S = 3
 _API, _WEB, _BOTH = frozenset({"api"}), frozenset({"web"}), frozenset({"api", "web"})
 
@@ -24,6 +42,7 @@ class Make:
     `ports` are those it asks, "api" (4028), "web" (80) or another by its number: a make all of whose ports were found
     silent is not asked, so that a dead host is told dead after the first. `least_every_s`: longer than the pace's own
     for devices that do not bear to be asked often. `last_resort`: never asked before the others, whatever the hint.
+    `names`: words, in small letters, by which its `version`, its page or its log-in gives it away: then it is asked first.
     """
 
     name: str
@@ -32,14 +51,42 @@ class Make:
     ports: frozenset[str] = _BOTH
     least_every_s: float = 0
     last_resort: bool = False
+    names: tuple[str, ...] = ()
 
 
 MAKES: tuple[Make, ...] = (  # asked in this order
     Make("antminer", antminer.Antminer, antminer.fingerprint),
     Make("whatsminer", whatsminer.Whatsminer, whatsminer.fingerprint, frozenset({"api", "4433"})),
-    Make("avalon", avalon.Avalon, avalon.fingerprint, _API, least_every_s=avalon.LEAST_EVERY_S),
-    Make("luxos", luxos.Luxos, luxos.fingerprint, _API),
-    Make("bitaxe", bitaxe.Bitaxe, bitaxe.fingerprint, _WEB, least_every_s=bitaxe.LEAST_EVERY_S),
+    Make("avalon", avalon.Avalon, avalon.fingerprint, _API, least_every_s=avalon.LEAST_EVERY_S, names=("avalon",)),
+    Make("luxos", luxos.Luxos, luxos.fingerprint, _API, names=("luxminer",)),
+    Make("marathon", marathon.Marathon, marathon.fingerprint, names=("kaonsu", "marafw")),
+    Make("epic", epic.Epic, epic.fingerprint, _API),
+    Make("auradine", auradine.Auradine, auradine.fingerprint, frozenset({"api", "8080"}), names=("gcminer", "fluxos")),
+    Make("braiins", braiins.Braiins, braiins.fingerprint, names=("bosminer", "boser", "braiins os")),
+    Make("vnish", vnish.Vnish, vnish.fingerprint, names=("vnish", "anthillos")),
+    Make("sealminer", sealminer.Sealminer, sealminer.fingerprint, _API, names=("bdminer",)),
+    Make("hammer", hammer.Hammer, hammer.fingerprint, names=("blackminer", "volcminer", "hammer")),
+    Make("elphapex", elphapex.Elphapex, elphapex.fingerprint, _WEB, names=("daoge", "elphapex")),
+    Make(
+        "bitaxe",
+        bitaxe.Bitaxe,
+        bitaxe.fingerprint,
+        _WEB,
+        least_every_s=bitaxe.LEAST_EVERY_S,
+        names=("axeos", "nerdaxe", "nerdqaxe"),
+    ),
+    Make(
+        "iceriver",
+        iceriver.Iceriver,
+        iceriver.fingerprint,
+        _WEB,
+        least_every_s=iceriver.LEAST_EVERY_S,
+        names=("用户界面", "iceriver"),
+    ),
+    Make(
+        "goldshell", goldshell.Goldshell, goldshell.fingerprint, _WEB, least_every_s=goldshell.LEAST_EVERY_S, names=("cloud-box",)
+    ),
+    Make("innosilicon", innosilicon.Innosilicon, innosilicon.fingerprint, _WEB, names=("dragonmint", "innosilicon")),
     Make("cgminer", cgminer.Cgminer, cgminer.fingerprint, _API, last_resort=True),  # takes what is left: stays last
 )
 
@@ -63,13 +110,13 @@ async def identify(place: Place, hint: str = "") -> Driver:
     Raises Unreachable (refused, nothing there), TimedOut (it is there and silent), WrongPassword, and NotFound with what
     was seen when something answers that is no make we know.
     """
-    ordered = sorted(MAKES, key=lambda make: make.last_resort or make.name != hint)
-    seen: list[str] = []
-    silent: frozenset[str] = frozenset()
-    fault: Fault | None = None
-    swallowed = False  # connections are not even refused: nobody is there
     loop = asyncio.get_running_loop()
-    for make in ordered:
+    began_s = loop.time()
+    told = FirstLook("") if hint else await first_look(place)
+    seen: list[str] = []
+    silent, fault = told.silent, told.fault
+    swallowed = bool(silent) and loop.time() - began_s >= _KNOCK_S  # connections are not even refused: nobody is there
+    for make in sorted(MAKES, key=lambda make: make.last_resort or not (make.name == hint or _names_itself(make, told))):
         began_s = loop.time()
         if make.ports & silent and not make.ports <= silent and not (swallowed and silent >= _BOTH):
             # it may be dead: a knock costs less than all its questions
@@ -93,9 +140,13 @@ async def identify(place: Place, hint: str = "") -> Driver:
     if seen:
         raise NotFound(
             f"{place.host} is no device we know: {'; '.join(dict.fromkeys(seen))}",
-            hint=f"known makes: {', '.join(m.name for m in MAKES)}",
+            hint=f"{len(MAKES)} makes are known: docs/asic-support.md",
         )
     raise fault or NotFound(f"{place.host} is no device we know")
+
+
+def _names_itself(make: Make, told: FirstLook) -> bool:
+    return any(name in told.text for name in make.names)
 
 
 async def _opens(place: Place, port: str) -> bool:

@@ -3,6 +3,10 @@
 Source: recorded answers, the maker's own web pages, public source of monitors (facts page "ASIC miners: wire facts").
 Port 4028 is up while the miner runs, the web page while the device does: the one without the other is "not mining",
 not "offline". Stock firmware states no power until recently: then it stays unknown.
+
+Hiveon ("Antminer S9 Hiveon") is a facet of this make and none of its own: it is the maker's firmware changed, with the same
+`stats`, `pools` and CGI (answers in hiveos-asic, pyasic), and adds power. The form of its old generation is not known: that one
+is given no pools.
 """
 
 from __future__ import annotations
@@ -16,21 +20,21 @@ from garrison.model import Condition, Credentials, Pool, PoolOrder
 from garrison.words import ActionKind
 from sentry_asic.answers import Answer, rows, table, words
 from sentry_asic.cgminer import PORT, ask, section
+from sentry_asic.digest_cgi import cgi, order, pool_orders
 from sentry_asic.make import Place, Reading, Seen
 from sentry_asic.makes.antminer_parse import (
-    Stats,
     Version,
     conf_mode,
     info,
     mac_of,
-    missing_fields,
     model_name,
     parse_conditions,
     parse_pools,
-    parse_stats,
     parse_version,
+    parse_warnings,
 )
-from sentry_asic.makes.antminer_web import ModernWeb, Web, cgi, find_web, order
+from sentry_asic.makes.antminer_stats import Stats, missing_fields, parse_stats
+from sentry_asic.makes.antminer_web import ModernWeb, Web, find_web
 from sentry_asic.models import model_of
 from sentry_core.http import HttpClient, challenges
 
@@ -52,6 +56,8 @@ class Antminer:
         self._http = HttpClient(place.host, place.http_port or HTTP_PORT, total_s=_ANSWER_S, digest=place.credentials or FACTORY)
         self._web: Web | None = None
         self._version = Version()
+        self._hiveon = False
+        self._warns = True  # until it answers that it has no such page
         self.capabilities: tuple[ActionKind, ...] = (ActionKind.REBOOT, ActionKind.LOCATE, ActionKind.APPLY_FLIGHT_SHEET)
 
     async def close(self) -> None:
@@ -105,7 +111,8 @@ class Antminer:
             web = await self._dialect()
             if isinstance(web, ModernWeb):
                 mode = await _or(lambda: self._conf_mode(web), mode, "mode", missing)
-                conditions += await _or(self._conditions, [], "errors", missing)
+                conditions += await _or(self._lamps, [], "errors", missing)
+                conditions += await _or(self._warnings, [], "warnings", missing)
         except WrongPassword as fault:
             conditions.append(Condition("wrong_password", fault.text, "warning"))
             missing += ["mode", "errors"]
@@ -117,8 +124,15 @@ class Antminer:
     async def _conf_mode(self, web: Web) -> str | None:
         return conf_mode(await web.conf())
 
-    async def _conditions(self) -> list[Condition]:
+    async def _lamps(self) -> list[Condition]:
         return list(parse_conditions(info(await cgi(self._http, "summary"))))
+
+    async def _warnings(self) -> list[Condition]:
+        try:
+            return list(parse_warnings(table(await cgi(self._http, "warning")))) if self._warns else []
+        except NotSupported:
+            self._warns = False
+            return []
 
     # ---- identity ----------------------------------------------------------------------------------------
 
@@ -128,6 +142,7 @@ class Antminer:
         self._version = Version()  # another device may answer here the next time
         try:
             told = table(await cgi(self._http, "get_system_info"))
+            self._hiveon = version.hiveon or parse_version({"Type": told.get("minertype")}).hiveon
             await self._dialect()
         except NotSupported:
             told = {}
@@ -136,7 +151,7 @@ class Antminer:
                 raise
             told = {}
         firmware = words(told.get("system_filesystem_version")) or version.firmware
-        facts = dict(version.facts)
+        facts = dict(version.facts) | ({"brand": "Hiveon"} if self._hiveon else {})
         for name in ("hostname", "ipaddress", "nettype", "firmware_type", "system_kernel_version"):
             if text := words(told.get(name)):
                 facts[name] = text
@@ -164,7 +179,7 @@ class Antminer:
 
     async def _dialect(self) -> Web:
         if self._web is None:
-            self._web = await find_web(self._http)
+            self._web = await find_web(self._http, known_form=not self._hiveon)
             self.capabilities = self._web.capabilities
         return self._web
 
@@ -189,9 +204,7 @@ class Antminer:
         return await (await self._dialect()).locating()
 
     async def pools(self) -> tuple[PoolOrder, ...]:
-        conf = await (await self._dialect()).conf()
-        held = [[words(pool.get(name), 4096) for name in ("url", "user", "pass")] for pool in rows(conf["pools"])]
-        return tuple(PoolOrder(url, user, password) for url, user, password in held if url)
+        return pool_orders(await (await self._dialect()).conf())
 
     async def set_pools(self, pools: Sequence[PoolOrder]) -> None:
         await (await self._dialect()).set_pools(pools)
@@ -222,6 +235,8 @@ def _reading(stats: Stats, pools: tuple[Pool, ...] | None, repairs: int) -> Read
         power_w=stats.power_w,
         power_source=None if stats.power_w is None else "miner",
         uptime_s=stats.uptime_s,
+        inlet_temp_c=stats.inlet_temp_c,
+        outlet_temp_c=stats.outlet_temp_c,
         temp_c=max(temps, default=None),
         chip_temp_c=max(chip_temps, default=None),
         accepted=_sum(pool.accepted for pool in pools or ()),
@@ -273,7 +288,7 @@ async def fingerprint(place: Place) -> tuple[Antminer | None, str]:
                 told = parse_version(row)
                 if told.stock:
                     driver = Antminer(place)
-                    driver._version = told
+                    driver._version, driver._hiveon = told, told.hiveon
                     return driver, told.model
                 if told.model:
                     return None, f"{words(row.get('Type'))} with other firmware ({', '.join(map(str, row))})"
@@ -305,11 +320,16 @@ async def _confirmed(driver: Antminer) -> tuple[Antminer | None, str]:
     """Other firmware shares the realm: only `minertype` tells."""
     try:
         told = table(await cgi(driver._http, "get_system_info"))
+    except (NotSupported, BadAnswer) as fault:  # MaraFW has no such page
+        await driver.close()
+        return None, f"the realm of an Antminer, but {fault.text}"
     except BaseException:
         await driver.close()
         raise
     kind = words(told.get("minertype"))
-    if parse_version({"Type": kind}).stock:
+    told_version = parse_version({"Type": kind})
+    if told_version.stock:
+        driver._hiveon = told_version.hiveon
         return driver, model_name(kind)
     await driver.close()
     return None, f"the realm of an Antminer, but it calls itself {kind or 'nothing'}"

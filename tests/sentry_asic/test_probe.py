@@ -14,11 +14,8 @@ from pathlib import Path
 import pytest
 
 from garrison.faults import BadInput
-from garrison.model import Credentials
-from sentry_asic.discovery import Found, network_of, scan
 from sentry_asic.probe import place_of, probe
 from tests.simulators.antminer import Antminer
-from tests.simulators.farm import Farm
 
 KEYS = [
     "address", "make", "model", "firmware", "mac", "serial", "state", "hashrate_hs", "expected_hashrate_hs", "power_w",
@@ -143,38 +140,12 @@ async def test_other_firmware_is_not_taken_for_stock() -> None:
     """It copies the type and the realm; it takes other orders. What answers nothing but `version` is no plain cgminer either."""
     for row in (
         b'{"Type":"Antminer S21 Pro (Vnish 1.2.7)"}',
-        b'{"Type":"Antminer S9 HIVEON"}',
+        b'{"Type":"Antminer S9","BMMiner":"2.0.0 rwglr"}',
     ):
         async with talking(b'{"STATUS":[{"STATUS":"S"}],"VERSION":[' + row + b"]}") as port:
             answer = await probe(f"127.0.0.1:{port}", http_port=closed_port())
             assert answer.found["state"] == "unknown"
             assert "other firmware" in answer.found["error"]
-
-
-async def found_in(cidr: str, api_port: int, http_port: int, credentials: Credentials | None = None) -> dict[str, Found]:
-    scanned = scan(cidr, api_port=api_port, http_port=http_port, credentials=credentials)
-    return {device.address.partition(":")[0]: device async for device in scanned}
-
-
-async def test_scan_finds_them_all() -> None:
-    """Every device of the network with make, model and MAC; the one with another password too; strangers not."""
-    api_port, http_port = closed_port(), closed_port()
-    async with Farm(12, first="127.20.0.1", api_port=api_port, http_port=http_port) as farm:
-        farm.devices[3].password = "changed"
-        await farm.devices[5].power(False)
-        found = await found_in("127.20.0.0/27", api_port, http_port)
-        assert set(found) == {d.host for i, d in enumerate(farm.devices) if i != 5}
-        assert found[farm.devices[3].host].state == "refused"
-        assert {d.seen.mac for d in found.values() if d.seen} == {d.mac for i, d in enumerate(farm.devices) if i not in (3, 5)}
-
-
-@pytest.mark.parametrize(
-    "cidr", ["8.8.8.0/24", "0.0.0.0/0", "10.0.0.0/8", "192.0.2.0/24", "fd00::/64", "2001:db8::/120", "nonsense"]
-)
-def test_scans_stay_at_home(cidr: str) -> None:
-    """Only private networks and loopback, and at most 65,536 addresses."""
-    with pytest.raises(BadInput):
-        network_of(cidr)
 
 
 def test_addresses() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from garrison.faults import NotFound, TimedOut, Unreachable
 from sentry_asic import table
+from sentry_asic.first_look import FirstLook
 from sentry_asic.make import Driver, Place
 from sentry_asic.table import MAKES, identify, least_every_s
 from tests.simulators.bitaxe import Bitaxe
@@ -52,12 +53,12 @@ async def test_a_dead_host_is_told_dead_after_the_first(hint: str, monkeypatch: 
 
 
 async def test_a_host_that_swallows_connections_is_not_knocked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody even refuses: no further port is tried, so it takes no longer than the first make's own limits."""
+    """Nobody even refuses: no further port is tried, so it takes no longer than the first look."""
     knocks: list[str] = []
 
-    async def nobody(place: Place) -> tuple[Driver | None, str]:
+    async def nobody(place: Place) -> FirstLook:
         await asyncio.sleep(0.05)
-        raise Unreachable("no connection within 3 s")
+        return FirstLook("", frozenset({"api", "web"}), Unreachable("no connection within 3 s"))
 
     async def knock(place: Place, port: str) -> bool:
         knocks.append(port)
@@ -65,23 +66,22 @@ async def test_a_host_that_swallows_connections_is_not_knocked_at_again(monkeypa
 
     monkeypatch.setattr(table, "_KNOCK_S", 0.04)
     monkeypatch.setattr(table, "_opens", knock)
-    monkeypatch.setattr(table, "MAKES", tuple(replace(make, fingerprint=nobody) for make in MAKES))
+    monkeypatch.setattr(table, "first_look", nobody)
+    asked = watched(monkeypatch)
     with pytest.raises(Unreachable):
         await identify(Place("127.0.0.1"))
-    assert knocks == []
+    assert (knocks, asked) == ([], [])
 
 
 async def test_silence_is_said_of_a_silent_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """It accepts on 4028 and says nothing, its web page is shut: TimedOut, and after one limit, not after one for each make."""
-    for make in ("antminer", "luxos", "cgminer"):
-        monkeypatch.setattr(f"sentry_asic.makes.{make}._ANSWER_S", 0.4)  # a limit, not behaviour
-
+    monkeypatch.setattr("sentry_asic.first_look._ANSWER_S", 0.4)  # a limit, not behaviour
     asked = watched(monkeypatch)
     async with Cgminer() as device:
         device.api.faults.hung = True
         with pytest.raises(TimedOut):
             await identify(Place(device.host, device.port, closed_port()))
-    assert asked == ["antminer"]
+    assert asked == []
 
 
 async def test_a_web_page_and_nothing_else_is_no_device_we_know() -> None:
@@ -90,7 +90,7 @@ async def test_a_web_page_and_nothing_else_is_no_device_we_know() -> None:
         page.faults.html = True
         with pytest.raises(NotFound, match="no device we know") as caught:
             await identify(Place("127.0.0.1", closed_port(), page.port))
-    assert "antminer" in caught.value.hint
+    assert "docs/asic-support.md" in caught.value.hint
 
 
 def test_the_last_resort_is_last_and_peace_is_by_make() -> None:

@@ -25,6 +25,7 @@ from typing import Any, cast
 from urllib.parse import unquote_plus
 
 from tests.simulators.antminer_answers import SPECS, Moment, Spec, answer, chain_stats, dumps, rate_at, summary_cgi
+from tests.simulators.digest import Door
 
 OLD_FIELDS = [f"_ant_pool{slot}{name}" for slot in (1, 2, 3) for name in ("url", "user", "pw")]
 
@@ -48,6 +49,8 @@ class Faults:
     api_down: bool = False  # the miner process is gone, the web page is there
     lost_boards: int = 0
     lamps: dict[str, str] = field(default_factory=dict)  # summary.cgi: {"temp": "too hot"}
+    warnings: list[dict[str, Any]] | None = None  # of warning.cgi; None: this firmware has no such page
+    broken_warnings: bool = False
 
 
 class Antminer:
@@ -93,7 +96,8 @@ class Antminer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._links: set[asyncio.BaseTransport] = set()
         self._step: asyncio.Task[None] | None = None
-        self._nonces: dict[str, int] = {}
+        self._door = Door("antMiner Configuration")
+        self._nonces = self._door.nonces
 
     async def __aenter__(self) -> Antminer:
         await self.start()
@@ -280,29 +284,19 @@ class Antminer:
         return _http(200, said)
 
     def _log_in(self, method: str, path: str, header: str) -> bytes | None:
-        """RFC 7616 with MD5, as the control board's lighttpd does it. None: welcome."""
-        said = dict(re.findall(r'(\w+)="?((?:[^",\\]|\\.)*)"?', header))
-        nonce, stale = said.get("nonce", ""), False
-        if nonce in self._nonces:
-            ha1 = _md5(f"root:antMiner Configuration:{self.password}")
-            ha2 = _md5(f"{method}:{said.get('uri', '')}")
-            proof = _md5(":".join([ha1, nonce, said.get("nc", ""), said.get("cnonce", ""), "auth", ha2]))
-            self._nonces[nonce] += 1
-            stale = 0 < self.faults.nonce_uses < self._nonces[nonce]
-            if stale:
-                del self._nonces[nonce]
-            elif said.get("response") == proof and said.get("uri") == path:
-                return None
-        fresh = secrets.token_hex(16)
-        self._nonces[fresh] = 0
-        mark = ", stale=true" if stale else ""
-        challenge = f'Digest realm="antMiner Configuration", nonce="{fresh}", qop="auth"{mark}'
-        return _http(401, "<html>401</html>", f"WWW-Authenticate: {challenge}\r\n")
+        """None: welcome."""
+        challenge = self._door.refuses(method, path, header, "root", self.password, self.faults.nonce_uses)
+        return None if challenge is None else _http(401, "<html>401</html>", f"WWW-Authenticate: {challenge}\r\n")
 
     def _page(self, name: str) -> str | None:
         now = self.moment()
         if name == "get_system_info":
-            told = {"minertype": f"Antminer {self.spec.model}", "nettype": "DHCP", "netdevice": "eth0", "macaddr": self.mac.upper()}
+            told = {
+                "minertype": f"Antminer {self.spec.model}{self.spec.brand}",
+                "nettype": "DHCP",
+                "netdevice": "eth0",
+                "macaddr": self.mac.upper(),
+            }
             told |= {"hostname": "simulated", "ipaddress": self.host, "system_filesystem_version": f"sim-{self.spec.firmware}"}
             return dumps(told | ({"serinum": self.serial} if self.spec.modern else {"uptime": "1:00"}))
         if name == "get_miner_conf":
@@ -313,6 +307,8 @@ class Antminer:
             return dumps({"blink": self.blinking})
         if self.spec.modern and name == "summary":
             return dumps(summary_cgi(now))
+        if self.spec.modern and name == "warning" and self.faults.warnings is not None:
+            return "no JSON" if self.faults.broken_warnings else dumps({"WARNING": self.faults.warnings})
         if self.spec.modern and name == "stats":
             return dumps({"STATUS": {"STATUS": "S"}, "STATS": [chain_stats(now)] if now.phase == "mining" else []})
         return None
@@ -450,10 +446,6 @@ def _factory_conf(spec: Spec) -> dict[str, Any]:
             "bitmain-freq-level": "100",
         }
     return conf | {"bitmain-fan-ctrl": True, "bitmain-fan-pwm": "71", "bitmain-freq": "650", "bitmain-voltage": "0706"}
-
-
-def _md5(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _http(code: int, body: str, headers: str = "") -> bytes:

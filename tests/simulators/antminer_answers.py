@@ -25,6 +25,10 @@ class Spec:
     fans: tuple[int, ...] = (1, 2, 3, 4)
     unit: str = "GH"
     watts: int | None = None
+    coolant: str = ""  # "pcb", "chip": where a hydro one shows its water
+    brand: str = ""  # behind the type, as Hiveon has it
+    compiled: str = "Mon Jan  1 00:00:00 UTC 2024"
+    total_unit_hs: float = 0.0  # when the total comes in another unit than the boards
 
 
 SPECS: dict[str, Spec] = {
@@ -33,6 +37,16 @@ SPECS: dict[str, Spec] = {
     "L7": Spec("L7", True, 4, 120, 9.5e9, "66.0.0.8", unit_hs=1e6, unit="MH"),
     "S9": Spec("S9", False, 3, 63, 13.5e12, "30.0.1.3", first_chain=6, fans=(3, 6)),
     "L3+": Spec("L3+", False, 4, 72, 504e6, "1.0.1.3", unit_hs=1e6, fans=(1, 2)),
+    "L9": Spec("L9", True, 4, 110, 16e9, "86.0.2.1", unit_hs=1e6, unit="MH", watts=3360),
+    "S21+ Hyd.": Spec("S21+ Hyd.", True, 3, 95, 319e12, "91.0.2.2", fans=(), watts=4785, coolant="pcb"),
+    "S21 XP Hyd.": Spec("S21 XP Hyd.", True, 3, 160, 473e12, "91.0.2.3", fans=(), coolant="chip"),
+    "D3": Spec("D3", False, 3, 60, 19.3e9, "1.0.1.3", unit_hs=1e6, fans=(1, 2)),
+    "X3": Spec("X3", False, 3, 60, 220e3, "1.0.1.3", unit_hs=1e3, fans=(1, 2)),
+    "Z11": Spec("Z11", False, 3, 9, 135e3, "1.0.1.3", unit_hs=1e3, fans=(1, 2)),
+    "Z11 2019": Spec(
+        "Z11", False, 3, 9, 135e3, "1.0.1.3", 1e3, fans=(1, 2), compiled="Fri Oct 25 10:00:00 CST 2019", total_unit_hs=1
+    ),
+    "S9 Hiveon": Spec("S9", False, 3, 63, 13.5e12, "30.0.1.3", first_chain=6, fans=(5, 6), watts=1150, brand=" Hiveon"),
 }
 
 
@@ -88,8 +102,8 @@ def _version(spec: Spec) -> dict[str, Any]:
         name: "2.0.0",
         "API": "3.1",
         "Miner": spec.firmware,
-        "CompileTime": "Mon Jan  1 00:00:00 UTC 2024",
-        "Type": f"Antminer {spec.model}",
+        "CompileTime": spec.compiled,
+        "Type": f"Antminer {spec.model}{spec.brand}",
     }
 
 
@@ -127,6 +141,7 @@ def chain_stats(now: Moment) -> dict[str, Any]:
             "sn": f"SIMBOARD{i}" if i < boards else "",
             "hwp": "0.1",
         }
+        | _water(spec.coolant)
         for i in range(spec.boards)
     ]
     said: dict[str, Any] = {
@@ -147,11 +162,19 @@ def chain_stats(now: Moment) -> dict[str, Any]:
     return said | ({"watt": spec.watts} if spec.watts else {})
 
 
+def _water(coolant: str) -> dict[str, list[int]]:
+    """Over the sensors of a board: in at 31 °C, out at 42 °C, the chips at 66 °C, the board at 52 °C."""
+    if coolant == "pcb":
+        return {"temp_pcb": [31, 50, 42, 52], "temp_pic": [66, 49, 51, 48], "temp_chip": [0, 0, 0, 0]}
+    return {"temp_pcb": [46, 47, 51, 52], "temp_chip": [31, 42, 0, 0]} if coolant == "chip" else {}
+
+
 def _legacy(now: Moment) -> dict[str, Any]:
     spec, rate = now.spec, now.rate_hs / now.spec.unit_hs
     boards = spec.boards - now.lost_boards
     said: dict[str, Any] = {"STATS": 0, "ID": "BTM_SOC0", "Elapsed": now.uptime_s}
-    said |= {"GHS 5s": f"{rate:.2f}", "GHS av": round(spec.nominal_hs / spec.unit_hs, 2), "miner_count": boards}
+    total_hs = spec.total_unit_hs or spec.unit_hs
+    said |= {"GHS 5s": f"{now.rate_hs / total_hs:.2f}", "GHS av": round(spec.nominal_hs / total_hs, 2), "miner_count": boards}
     said |= {"fan_num": len(spec.fans)} | {f"fan{i}": 5400 + 60 * i if i in spec.fans else 0 for i in range(1, 9)}
     for i in range(1, 17):
         on = spec.first_chain <= i < spec.first_chain + boards
@@ -167,7 +190,7 @@ def _legacy(now: Moment) -> dict[str, Any]:
             said[f"temp{i}"], said[f"temp2_{i}"] = (61, 76) if on else (0, 0)
     if spec.modern:
         said |= {"rate_unit": spec.unit, "total_rateideal": round(spec.nominal_hs / spec.unit_hs, 2)}
-    return said
+    return said | ({"chain_power": f"{spec.watts}.32 (AB)"} if spec.brand else {})
 
 
 def _summary(now: Moment) -> dict[str, Any]:

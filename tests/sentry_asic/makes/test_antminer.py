@@ -14,6 +14,9 @@ from garrison.model import Credentials, PoolOrder
 from garrison.words import ActionKind
 from sentry_asic.make import Place, Reading
 from sentry_asic.makes.antminer import Antminer as Driver
+from sentry_asic.makes.antminer_parse import MAX_WARNINGS, parse_warnings
+from sentry_asic.makes.antminer_stats import missing_fields, parse_stats
+from sentry_asic.table import identify
 from tests.simulators.antminer import Antminer
 
 POOLS = (PoolOrder("stratum+tcp://new.invalid:3333", "wallet.rig-1", "x"), PoolOrder("stratum+tcp://spare.invalid:443", "w", "p"))
@@ -47,6 +50,19 @@ async def driver(device: Antminer) -> AsyncIterator[Driver]:
     made = Driver(place(device))
     yield made
     await made.close()
+
+
+@pytest_asyncio.fixture
+async def driver_of() -> AsyncIterator[Callable[[Antminer], Driver]]:
+    made: list[Driver] = []
+
+    def make(device: Antminer) -> Driver:
+        made.append(Driver(place(device)))
+        return made[-1]
+
+    yield make
+    for driver in made:
+        await driver.close()
 
 
 async def with_driver(device: Antminer, work: Callable[[Driver], Awaitable[object]], password: str = "") -> object:
@@ -120,6 +136,99 @@ async def test_known_liars_and_stated_power() -> None:
         assert (reading.power_w, reading.power_source) == (3500, "miner")
 
 
+@pytest.mark.parametrize(
+    ("model", "rate_hs"), [("D3", 19.3e9), ("X3", 220e3), ("Z11", 135e3), ("Z11 2019", 135e3)], ids=lambda value: str(value)
+)
+async def test_what_old_firmware_calls_ghs(model: str, rate_hs: float) -> None:
+    """MH/s, kH/s, kSol/s; the Z11 of October 2019 gives its total in Sol/s and its boards in kSol/s."""
+    async with Antminer("old", model=model) as device:
+        reading = await look(device)
+    assert reading.hashrate_hs == pytest.approx(rate_hs, rel=0.03)
+    assert reading.hashrate_avg_hs == pytest.approx(rate_hs, rel=0.01)
+    assert sum(b.hashrate_hs or 0 for b in reading.boards) == pytest.approx(rate_hs, rel=0.03)
+    assert reading.conditions == ()
+
+
+def test_units_as_stated_before_as_known() -> None:
+    """The L9 states MH; without a unit its GHS are true, as in its firmware of 2025, whose rates are JSON numbers."""
+    head = {"Type": "Antminer L9"}
+    assert parse_stats([head, {"GHS 5s": 16000, "rate_unit": "MH", "Elapsed": 1}]).hashrate_hs == pytest.approx(16e9)
+    assert parse_stats([head, {"MHS 5s": "16000.5", "Elapsed": 1}]).hashrate_hs == pytest.approx(16.0005e9)
+    told = {"GHS 5s": 16.1, "Elapsed": 1, "chain_acn1": 110, "chain_rate1": 4.02}
+    temps = {"temp_in_pcb_1": "40-41", "temp_out_pcb_1": "55-56", "temp_in_chip_1": "50-51", "temp_out_chip_1": "70-71"}
+    stats = parse_stats([head, told | temps])
+    assert stats.hashrate_hs == pytest.approx(16.1e9)
+    (board,) = stats.boards
+    assert board.hashrate_hs == pytest.approx(4.02e9)
+    assert (board.temp_c, board.chip_temp_c) == (56, 71)
+
+
+async def test_each_board_is_told_apart(modern: Antminer) -> None:
+    """Frequency, chips and hardware errors of each; their sum is the device's."""
+    reading = await look(modern)
+    assert [(b.slot, b.frequency_mhz, b.chips, b.hw_errors) for b in reading.boards] == [(i, 545, 126, 7 * i) for i in range(3)]
+    assert reading.hw_errors == 21
+
+
+@pytest.mark.parametrize(("model", "chip_temp_c"), [("S21+ Hyd.", 66), ("S21 XP Hyd.", None)])
+async def test_hydro_has_water_and_no_fans(model: str, chip_temp_c: float | None) -> None:
+    """Its coolant is read where this model shows it, and nothing that a cooling by air has is missed."""
+    async with Antminer(model=model) as device:
+        reading = await look(device, slow=True)
+    assert (reading.inlet_temp_c, reading.outlet_temp_c, reading.temp_c, reading.chip_temp_c) == (31, 42, 52, chip_temp_c)
+    assert (reading.fans_rpm, reading.missing, reading.conditions) == ((), (), ())
+
+
+def test_hydro_of_other_shapes() -> None:
+    """Four fans that stand still, as the S21 XP Hyd. tells on port 4028; a model we do not know, that says it has none."""
+    still = {"Elapsed": 9, "GHS 5s": 4.7e5, "rate_unit": "GH", "fan_num": 4} | {f"fan{i}": 0 for i in range(1, 5)}
+    board = {"chain_acn1": 160, "chain_rate1": "161794.68", "temp_pcb1": "38-48-47-52", "temp_chip1": "63-59-56-61"}
+    stats = parse_stats([{"Type": "Antminer S21 XP Hyd."}, still | board])
+    assert (stats.fans_rpm, stats.inlet_temp_c, stats.boards[0].chip_temp_c) == ((), None, 63)
+    assert missing_fields(stats, ()) == []
+    chain = {"index": 0, "rate_real": 1, "asic_num": 84, "temp_pcb": [44, 44, 52, 52], "temp_chip": [44, 44, 56, 56]}
+    row = {"chain": [chain], "rate_5s": 1, "rate_ideal": 1, "elapsed": 1, "rate_unit": "GH", "fan_num": 0, "fan": [], "watt": 5525}
+    for model, missed in (("S99 Hyd.", []), ("S23 Hydro", []), ("S21", ["fans_rpm"])):
+        stats = parse_stats([{"Type": f"Antminer {model}"} | row])
+        assert missing_fields(stats, ()) == missed
+        assert (stats.power_w, stats.inlet_temp_c) == (5525, None)
+
+
+@pytest.mark.parametrize(
+    ("told", "watts"),
+    [
+        ({"watt": 3500}, 3500),
+        ({"watt": 0}, None),
+        ({"watt": -5}, None),
+        ({"watt": [3500]}, None),
+        ({"chain_power": "3250 W"}, 3250),
+        ({"chain_power": "867.32 (AB)"}, 867.32),
+        ({"total_power": 1345, "chain_power1": 454}, 1345),
+        ({"power": "x"}, None),
+        ({}, None),
+    ],
+    ids=str,
+)
+def test_power_is_as_stated_or_unknown(told: dict[str, object], watts: float | None) -> None:
+    """Never 0, and never what one board takes."""
+    assert parse_stats([{"Type": "Antminer S19"}, {"Elapsed": 1, "GHS 5s": 1} | told]).power_w == watts
+
+
+async def test_low_power_is_a_mode(modern: Antminer) -> None:
+    """It mines, in mode "low"; a pause in between leads back to it."""
+    modern.conf["bitmain-work-mode"] = "3"
+
+    async def work(driver: Driver) -> None:
+        reading = await driver.read(slow=True)
+        assert (reading.mining, reading.asleep, reading.mode) == (True, False, "low")
+        await driver.pause()
+        await until("sleeping", modern)
+        await driver.resume()
+
+    await with_driver(modern, work)
+    assert modern.mode == 3
+
+
 async def test_values_move_with_time(modern: Antminer) -> None:
     """Uptime and shares only grow while it mines."""
     first = await look(modern)
@@ -154,6 +263,50 @@ async def test_reported_faults_become_conditions(modern: Antminer) -> None:
     modern.faults.lamps = {"temp": "chain 1 over 85C"}
     reading = await look(modern, slow=True)
     assert [(c.code, c.text, c.severity) for c in reading.conditions] == [("temp:1", "chain 1 over 85C", "critical")]
+
+
+async def test_warnings_of_recent_firmware(modern: Antminer, driver_of: Callable[[Antminer], Driver]) -> None:
+    """Each with the maker's code and words; firmware without that page is asked for it once."""
+    driver = driver_of(modern)
+    for _ in range(2):
+        assert (await driver.read(slow=True)).conditions == ()
+    assert modern.http_requests.count("GET /cgi-bin/warning.cgi") == 1
+    modern.faults.warnings = [{"code": "P:2", "suggestion": "check the power supply", "timestamp": 1}, {"code": 17}, {"x": 1}]
+    reading = await look(modern, slow=True)
+    assert [(c.code, c.text, c.severity) for c in reading.conditions] == [
+        ("warning:P:2", "check the power supply", "warning"),
+        ("warning:17", "the device warns with code 17", "warning"),
+    ]
+    modern.faults.lamps, modern.faults.broken_warnings = {"fans": "fan 2 stands"}, True
+    reading = await look(modern, slow=True)
+    assert ([c.code for c in reading.conditions], reading.missing) == (["fans:1"], ("warnings",))
+
+
+def test_warnings_are_bounded() -> None:
+    """However many it lists, and whatever they are."""
+    assert len(parse_warnings({"WARNING": [{"code": i} for i in range(1000)]})) == MAX_WARNINGS
+    assert parse_warnings({"WARNING": "x", "WARNINGS": [7, None, [], {"msg": {}}]}) == ()
+
+
+# ---- Hiveon ------------------------------------------------------------------------------------------------
+
+
+async def test_hiveon_is_read_like_the_makers_own_and_states_power() -> None:
+    """Its name is a facet: the same model and identity, its power, fans 5 and 6; what its old form takes is not known."""
+    async with Antminer("old", model="S9 Hiveon") as device:
+        driver = await identify(place(device))
+        try:
+            seen, reading = await driver.seen(), await driver.read(slow=True)
+            assert (seen.make, seen.model, seen.mac, seen.facts["brand"]) == ("antminer", "S9", device.mac, "Hiveon")
+            assert (reading.power_w, reading.power_source) == (1150.32, "miner")
+            assert (reading.missing, reading.conditions, [b.slot for b in reading.boards]) == ((), (), [6, 7, 8])
+            assert set(driver.capabilities) == {ActionKind.REBOOT, ActionKind.LOCATE}
+            with pytest.raises(NotSupported) as caught:
+                await driver.set_pools(POOLS)
+            assert caught.value.hint
+            assert device.writes == []
+        finally:
+            await driver.close()
 
 
 @pytest.mark.parametrize(
