@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sqlite3
 import sys
@@ -35,6 +36,7 @@ T = TypeVar("T")
 
 IDLE_S = 60.0
 _MOST = 64 << 20  # of a message
+_NICE = 5  # it may wait for the processor, the event loop may not
 _END_S = 60.0
 """For the order in hand, at the end. A round takes a second or two."""
 
@@ -180,6 +182,8 @@ def main() -> None:
     folder, shape, level = Path(sys.argv[1]), cast("Literal['json', 'plain']", sys.argv[2]), sys.argv[3]
     for name in (signal.SIGINT, signal.SIGTERM):  # systemd and a terminal send them to both of us; the commander decides
         signal.signal(name, signal.SIG_IGN)
+    if sys.platform != "win32":
+        os.nice(_NICE)
     answers, sys.stdout = sys.stdout.buffer, sys.stderr  # nobody else writes between the answers
     logs.start(shape, level)
     memory.settle()
