@@ -71,6 +71,7 @@ async def serve(app: ASGIApp, listener: socket.socket, stop: asyncio.Event, cert
         ws="none",
         server_header=False,
         timeout_graceful_shutdown=5,
+        timeout_keep_alive=75,  # a screen that asks every 10 s, or every minute, keeps its connection; uvicorn's own is 5
         h11_max_incomplete_event_size=64 * 1024,
         ssl_certfile=certificate or None,
         ssl_keyfile=key or None,
