@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from tests.ports import free_ports
+
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 RIG_TOML = "[rig]\npoll_every_s = 1\n"
@@ -47,15 +49,6 @@ off_s = 10
 min_interval_s = 600
 stagger_ms = 0
 """
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listened on just now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def until(what: str, seen: Callable[..., Any], limit_s: float = 60.0) -> Any:

@@ -15,27 +15,18 @@ import psutil
 import pytest
 
 from tests.e2e.processes import ROOT, Farm, until
+from tests.ports import free_ports
 
 pytestmark = pytest.mark.timeout(300)
 ON_TERMINAL = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
 """Makes standard input the terminal of the new session, so that a Ctrl-C typed there reaches the program."""
 
 
-def three_ports() -> int:
-    """The first of three ports in a row that nobody listens on just now."""
-    for first in range(20_000 + os.getpid() % 10_000, 32_000, 3):
-        with contextlib.ExitStack() as held, contextlib.suppress(OSError):
-            for port in range(first, first + 3):
-                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first
-    raise AssertionError("no three free ports in a row")
-
-
 def test_run_stop_and_run_again(tmp_path: Path) -> None:
     """Without a terminal: a farm with this machine's rig sentry, until SIGTERM; with one: the live table, until Ctrl-C. Both
     end with code 0 and leave no process behind; the second start finds the same farm, sentry and device."""
     farm = Farm(tmp_path)
-    command = [sys.executable, str(ROOT / "tools" / "quickstart.py"), "run", "--ports-from", str(three_ports())]
+    command = [sys.executable, str(ROOT / "tools" / "quickstart.py"), "run", "--ports-from", str(free_ports(3)[0])]
     try:
         first = farm.start("quickstart", command)
         until("the farm runs", lambda: farm.alive("quickstart") and "the farm runs" in farm.log("quickstart"))
@@ -98,7 +89,7 @@ def on_terminal_until(farm: Farm, command: list[str], wanted: str) -> str:
 
 def test_a_port_in_use_ends_it_with_a_reason(tmp_path: Path) -> None:
     """Another program sits on the port: an error that says which and where to set it, exit code 1, nothing left running."""
-    first = three_ports()
+    first = free_ports(3)[0]
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", first + 1))
         taken.listen()
@@ -116,7 +107,7 @@ def test_a_port_in_use_ends_it_with_a_reason(tmp_path: Path) -> None:
 def test_ctrl_c_while_it_starts_and_then_again(tmp_path: Path) -> None:
     """Ctrl-C in the middle of the first start, wherever it hits, ends all that was started; starting again makes one whole farm."""
     farm = Farm(tmp_path)
-    command = [sys.executable, str(ROOT / "tools" / "quickstart.py"), "run", "--ports-from", str(three_ports())]
+    command = [sys.executable, str(ROOT / "tools" / "quickstart.py"), "run", "--ports-from", str(free_ports(3)[0])]
     moments = {
         "init is at work": lambda: (tmp_path / "commander" / "commander.toml").exists(),
         "the commander starts": lambda: (tmp_path / "commander.lock").exists(),

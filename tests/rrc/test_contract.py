@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from garrison.faults import BadInput, NotSupported, TimedOut, Unreachable
 from garrison.words import PowerState
 from rrc.board import BoardAddress
 from rrc.table import BOARDS, open_board
+from tests.ports import closed_port
 from tests.rrc.stands import FIXTURES, STANDS
 
 KINDS = sorted(BOARDS)
@@ -34,12 +34,6 @@ def address_of(kind: str) -> BoardAddress:
     options = told["options"]
     assert isinstance(options, dict)
     return BoardAddress(kind, "127.0.0.1", int(str(told["outlets"])), password=str(told["password"]), options=options)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -109,7 +103,7 @@ async def test_refuses_an_outlet_it_has_not(kind: str, outlet: str, tmp_path: Pa
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "fake"])
 async def test_nothing_listens(kind: str) -> None:
     """Nobody at that port: Unreachable, and not TimedOut, which would mean that a command may have arrived."""
-    board = open_board(replace(address_of(kind), address=f"127.0.0.1:{free_port()}"))
+    board = open_board(replace(address_of(kind), address=f"127.0.0.1:{closed_port()}"))
     for call in (board.read, lambda: board.set("1", True)):
         with pytest.raises(Unreachable) as refusal:
             await call()

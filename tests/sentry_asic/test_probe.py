@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from garrison.faults import BadInput
 from sentry_asic.probe import place_of, probe
+from tests.ports import closed_port
 from tests.simulators.antminer import Antminer
 
 KEYS = [
@@ -79,12 +79,6 @@ async def talking(said: bytes) -> AsyncIterator[int]:
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-
-
-def closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 async def test_what_cannot_be_read_is_told() -> None:

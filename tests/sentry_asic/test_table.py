@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
@@ -14,16 +13,11 @@ from sentry_asic import table
 from sentry_asic.first_look import FirstLook
 from sentry_asic.make import Driver, Place
 from sentry_asic.table import MAKES, identify, least_every_s
+from tests.ports import closed_port
 from tests.simulators.bitaxe import Bitaxe
 from tests.simulators.cgminer import Cgminer
 
 Fingerprint = Callable[[Place], Awaitable[tuple[Driver | None, str]]]
-
-
-def closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:

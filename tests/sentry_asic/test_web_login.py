@@ -13,13 +13,14 @@ from sentry_asic.make import Place
 from sentry_asic.table import make_named
 from sentry_asic.web_login import WebLogin, bearer_header, check_order, cookie_header, told_by
 from sentry_core.http import HttpAnswer, HttpClient
+from tests.ports import closed_port
 from tests.simulators.bitaxe import Bitaxe
 from tests.simulators.goldshell import Goldshell
 from tests.simulators.iceriver import Iceriver
 from tests.simulators.innosilicon import Innosilicon
 from tests.simulators.luxos import Luxos
 from tests.simulators.sealminer import Sealminer
-from tests.simulators.web_port import Reply, Request, Response, WebPort, closed_port, told
+from tests.simulators.web_port import Reply, Request, Response, WebPort, told
 
 
 class Door:

@@ -18,6 +18,7 @@ from garrison.faults import Conflict, WrongPassword
 from sentry_core.http import HttpAnswer, HttpClient
 from sentry_rig.programs.program import Api
 from sentry_rig.programs.xmrig import XMRig, _order
+from tests.ports import free_ports
 from tests.sentry_rig.stands import SIMULATOR, SOON_S
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
@@ -26,9 +27,7 @@ POOL = ("-o", "pool.example:3333", "-u", "wallet", "-p", "x", "-a", "rx/0")
 
 @contextmanager
 def simulator(*arguments: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     command = [sys.executable, str(SIMULATOR), *POOL, f"--http-port={port}", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:

@@ -138,10 +138,3 @@ async def _request(reader: asyncio.StreamReader) -> Request | None:
     form = body.decode() if kind.startswith("application/x-www-form-urlencoded") else ""
     given = dict(parse_qsl(url.query, keep_blank_values=True)) | dict(parse_qsl(form, keep_blank_values=True))
     return Request(method, url.path, headers, given, json.loads(body) if body and "json" in kind else None)
-
-
-def closed_port() -> int:
-    """One on which nothing listens: for devices that have no port 4028."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.commander.cli.conftest import Shell, short_folder
-from tests.e2e.processes import Farm, free_ports
+from tests.e2e.processes import Farm
+from tests.ports import free_ports
 
 assert sys.platform != "win32"  # the socket is not there; mypy leaves out the rest
 

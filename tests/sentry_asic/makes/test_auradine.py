@@ -19,9 +19,9 @@ from sentry_asic.makes.auradine import fingerprint
 from sentry_asic.makes.auradine_parse import Answers, is_ours, parse_reading, parse_seen
 from sentry_asic.order_rules import holds_pools, mines_on, restarted, sleeps
 from sentry_asic.table import identify
+from tests.ports import closed_port
 from tests.simulators.auradine import Auradine
 from tests.simulators.cgminer import Cgminer
-from tests.simulators.web_port import closed_port
 
 POOLS = (PoolOrder("stratum+tcp://new.invalid:3333", "wallet.rig-1", "y"), PoolOrder("stratum+tcp://spare.invalid:443", "w"))
 SET = "POST /updatepools"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -18,6 +17,7 @@ from sentry_asic.makes.bitaxe_parse import parse_info, parse_pools, settings_for
 from sentry_asic.order_rules import holds_pools, mines_on, restarted, sleeps
 from sentry_asic.probe import probe
 from sentry_asic.table import identify
+from tests.ports import closed_port
 from tests.simulators.bitaxe import Bitaxe
 
 POOLS = (PoolOrder("stratum+tcp://new.invalid:3334", "wallet.axe-1", "y"), PoolOrder("stratum+tcp://other.invalid:443", "w"))
@@ -33,12 +33,6 @@ async def device(request: pytest.FixtureRequest) -> AsyncIterator[Bitaxe]:
 async def axeos() -> AsyncIterator[Bitaxe]:
     async with Bitaxe("axeos") as simulated:
         yield simulated
-
-
-def closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def place(device: Bitaxe) -> Place:
@@ -170,7 +164,8 @@ async def test_capabilities_are_what_the_firmware_has(device: Bitaxe) -> None:
     driver = driver_of(device)
     await driver.read(slow=False)
     more = {ActionKind.PAUSE, ActionKind.RESUME, ActionKind.LOCATE}
-    assert set(driver.capabilities) - more == {ActionKind.REBOOT, ActionKind.APPLY_FLIGHT_SHEET}
+    always = {ActionKind.REBOOT, ActionKind.APPLY_FLIGHT_SHEET, ActionKind.SET_FAN, ActionKind.SET_HOSTNAME}
+    assert set(driver.capabilities) - more == always
     assert (more <= set(driver.capabilities)) == (device.kind == "axeos")
     works: list[Callable[[], Awaitable[None]]] = [driver.restart_mining]
     if device.kind != "axeos":

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from garrison.faults import BadAnswer, BadInput, Conflict, NotFound, NotSupported, Refused, TimedOut, Unreachable, WrongPassword
 from garrison.model import Credentials, PoolOrder
-from garrison.words import ActionKind
+from garrison.words import POWER_ACTIONS, SETTINGS, ActionKind
 from sentry_asic.make import Place
 from sentry_asic.makes.braiins import Braiins as Driver
 from sentry_asic.makes.braiins_old_parse import Answers as OldAnswers
@@ -24,8 +24,8 @@ from sentry_asic.makes.braiins_parse import Answers, parse_groups, parse_reading
 from sentry_asic.order_rules import holds_pools, mines_on, restarted, sleeps
 from sentry_asic.probe import probe
 from sentry_asic.table import identify
+from tests.ports import closed_port
 from tests.simulators.braiins import BOARDS, CHIPS, FIRMWARE, Braiins
-from tests.simulators.web_port import closed_port
 
 POOLS = (PoolOrder("stratum+tcp://new.invalid:3333", "wallet.rig-1", "y"), PoolOrder("stratum2+tcp://spare.invalid:443/key", "w"))
 WRITES = ("PUT /api/v1/pools/batch",)
@@ -222,8 +222,9 @@ async def test_identified_by_its_own_name(device: Braiins) -> None:
 
 async def test_pause_really_stops_it(device: Braiins, driver: Driver) -> None:
     """Asleep by its own word, and awake again. Without REST nobody can tell an order from a crash, so it says so."""
-    assert set(driver.capabilities) == set(ActionKind) - {ActionKind.POWER_ON, ActionKind.POWER_OFF, ActionKind.POWER_CYCLE}
+    assert set(driver.capabilities) == set(ActionKind) - POWER_ACTIONS - SETTINGS
     await driver.pause()
+    assert (ActionKind.SET_POWER_LIMIT in driver.capabilities) == (device.kind == "rest")
     reading = await driver.read(slow=True)
     assert sleeps(reading, True)
     if device.kind == "rest":

@@ -17,8 +17,8 @@ from sentry_asic.makes.elphapex import fingerprint
 from sentry_asic.makes.elphapex_parse import parse_reading
 from sentry_asic.order_rules import mines_on, restarted, sleeps
 from sentry_asic.table import identify
+from tests.ports import closed_port
 from tests.simulators.elphapex import Elphapex
-from tests.simulators.web_port import closed_port
 
 POOLS = (PoolOrder("stratum+tcp://new.invalid:3333", "wallet.rig-1", "y"), PoolOrder("stratum+tcp://spare.invalid:443", "w"))
 

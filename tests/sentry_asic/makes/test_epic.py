@@ -19,9 +19,9 @@ from sentry_asic.makes.epic import fingerprint
 from sentry_asic.makes.epic_parse import coin_for, parse_pool_orders, parse_reading, parse_seen
 from sentry_asic.order_rules import holds_pools, mines_on, restarted, sleeps
 from sentry_asic.table import identify
+from tests.ports import closed_port
 from tests.simulators.api_port import ApiPort, invalid
 from tests.simulators.epic import Epic
-from tests.simulators.web_port import closed_port
 
 POOLS = (PoolOrder("stratum+tcp://new.invalid:3333", "wallet.rig-1", "y"), PoolOrder("stratum+tcp://spare.invalid:443", "w"))
 SET = "POST /coin"

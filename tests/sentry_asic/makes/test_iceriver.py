@@ -18,8 +18,8 @@ from sentry_asic.makes.iceriver import Iceriver as Driver
 from sentry_asic.makes.iceriver_parse import model_of_panel, parse_pools, parse_reading, rate_hs, runtime_s
 from sentry_asic.order_rules import mines_on, restarted, sleeps
 from sentry_asic.table import identify
+from tests.ports import closed_port
 from tests.simulators.iceriver import Iceriver
-from tests.simulators.web_port import closed_port
 
 POOLS = (PoolOrder("stratum+tcp://new.invalid:5555", "kaspa:wallet.rig-1", "y"), PoolOrder("stratum+tcp://spare.invalid:1", "w"))
 

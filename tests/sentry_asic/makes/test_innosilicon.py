@@ -16,8 +16,8 @@ from sentry_asic.makes.innosilicon import Innosilicon as Driver
 from sentry_asic.makes.innosilicon_parse import parse_pool_orders, parse_reading
 from sentry_asic.order_rules import mines_on, restarted
 from sentry_asic.table import identify
+from tests.ports import closed_port
 from tests.simulators.innosilicon import Innosilicon
-from tests.simulators.web_port import closed_port
 
 POOLS = (PoolOrder("stratum+tcp://new.invalid:3333", "wallet.rig-1", "y"), PoolOrder("stratum+tcp://spare.invalid:443", "w"))
 SET, RESTART = "POST /api/updatePools", "POST /api/restartCgMiner"

@@ -212,6 +212,7 @@ async def test_all_orders_are_among_its_capabilities(driver: Driver) -> None:
         ActionKind.RESUME,
         ActionKind.LOCATE,
         ActionKind.APPLY_FLIGHT_SHEET,
+        ActionKind.SET_POWER_MODE,
     }
 
 

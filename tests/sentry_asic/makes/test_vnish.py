@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from garrison.faults import BadAnswer, BadInput, Conflict, NotFound, NotSupported, Refused, TimedOut, Unreachable, WrongPassword
 from garrison.model import Credentials, PoolOrder
-from garrison.words import ActionKind
+from garrison.words import POWER_ACTIONS, ActionKind
 from sentry_asic.make import Place
 from sentry_asic.makes import braiins
 from sentry_asic.makes.vnish import Vnish as Driver
@@ -23,9 +23,9 @@ from sentry_asic.makes.vnish_parse import Answers, parse_pool_orders, parse_read
 from sentry_asic.order_rules import holds_pools, mines_on, restarted, sleeps
 from sentry_asic.probe import probe
 from sentry_asic.table import identify
+from tests.ports import closed_port
 from tests.simulators.antminer import Antminer
 from tests.simulators.vnish import BOARDS, CHIPS, Vnish
-from tests.simulators.web_port import closed_port
 
 POOLS = (PoolOrder("stratum+tcp://new.invalid:3333", "wallet.rig-1", "y"), PoolOrder("stratum+ssl://spare.invalid:443", "w"))
 SET = "POST /api/v1/settings"
@@ -178,7 +178,8 @@ async def test_a_stock_antminer_is_neither(kind: str) -> None:
 
 async def test_pause_really_stops_it(device: Vnish, driver: Driver) -> None:
     """Asleep by its own word, and awake again, whichever way it was put to sleep."""
-    assert set(driver.capabilities) == set(ActionKind) - {ActionKind.POWER_ON, ActionKind.POWER_OFF, ActionKind.POWER_CYCLE}
+    cannot = POWER_ACTIONS | {ActionKind.SET_POWER_LIMIT, ActionKind.SET_HOSTNAME}
+    assert set(driver.capabilities) == set(ActionKind) - cannot
     await driver.pause()
     assert (device.state, sleeps(await driver.read(slow=True), True)) == ("stopped", True)
     await driver.resume()
