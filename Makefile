@@ -12,6 +12,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= 2
 INSTALLED := $(VENV)/.installed
 FUZZ_SECONDS ?= 60
 PRODUCT := proto/garrison commander sentry_core sentry_rig sentry_asic rrc
@@ -105,9 +106,13 @@ stubs-check: install  ## fails when the committed stubs are not what the .proto 
 docs-commands: install  ## writes docs/commands.md and docs/settings.md from the programs themselves
 	$(BIN)/python -m tools.reference
 
+.PHONY: docs-asic
+docs-asic: install  ## writes docs/asic-support.md from the makes, their fixtures and what is known of them
+	$(BIN)/python -m tools.asic_support
+
 .PHONY: pytest
-pytest: install  ## the tests alone
-	$(BIN)/pytest -m "not slow"
+pytest: install  ## the tests alone, by default two at a time: `make pytest WORKERS=0` runs one after the other
+	$(BIN)/pytest -m "not slow" -n $(WORKERS) --dist loadfile
 
 # ---- longer proofs --------------------------------------------------------------------------------------------
 
@@ -120,7 +125,7 @@ fuzz: install $(VENV)/.fuzz  ## coverage-guided fuzzing of what comes from outsi
 	@for target in tests/fuzz/fuzz_*.py; do \
 		name=$$(basename "$$target" .py); corpus=.fuzz/$$name; mkdir -p "$$corpus"; \
 		echo "$$name: $(FUZZ_SECONDS) s"; \
-		$(BIN)/python -m "tests.fuzz.$$name" -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -max_len=16384 \
+		$(BIN)/python -m "tests.fuzz.$$name" -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -max_len=65536 \
 			-artifact_prefix="$$corpus/found-" -print_final_stats=1 "$$corpus"; \
 	done
 
@@ -129,7 +134,8 @@ $(VENV)/.fuzz: $(INSTALLED)
 	@touch $@
 
 # The history's has a target of its own: it wants two databases to compare with, and takes longer than all others together.
-BENCHMARKS = $(filter-out bench_history,$(basename $(notdir $(sort $(wildcard bench/bench_*.py)))))
+# So has that of the ASIC drivers: it wants other people's programs from PyPI.
+BENCHMARKS = $(filter-out bench_history bench_asic,$(basename $(notdir $(sort $(wildcard bench/bench_*.py)))))
 
 .PHONY: bench
 bench: install  ## measures, writes bench/results.json and docs/benchmarks.md
@@ -151,7 +157,21 @@ bench-history: install  ## history against VictoriaMetrics and Prometheus (insta
 	$(BIN)/python -m bench.bench_history
 	$(BIN)/python -m bench.report
 
+.PHONY: bench-asic
+bench-asic: install  ## ASIC drivers against pyasic and pyasic-rs (installed from PyPI, each for itself), five minutes
+	@for peer in pyasic pyasic-rs; do \
+		[ ! -e .bench-peers/$$peer/.installed ] || continue; \
+		if $(BIN)/python -m venv --clear .bench-peers/$$peer \
+			&& timeout 300 .bench-peers/$$peer/bin/python -m pip install -q --disable-pip-version-check $$peer >/dev/null 2>&1; then \
+			touch .bench-peers/$$peer/.installed; echo "installed for the benchmark: $$peer"; \
+		else \
+			rm -rf .bench-peers/$$peer; echo "note: $$peer could not be installed (it is not compared with)"; \
+		fi; \
+	done
+	$(BIN)/python -m bench.bench_asic
+	$(BIN)/python -m bench.report
+
 .PHONY: clean
 clean:  ## removes what the targets above made; a farm stays
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .fuzz
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .fuzz .bench-peers
 	find . -name __pycache__ -type d -not -path './farm/*' -prune -exec rm -rf {} +

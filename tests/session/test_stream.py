@@ -178,9 +178,10 @@ async def test_cut_says_why(tmp_path: Path) -> None:
         who = await enrolled(tmp_path / "s", it.token())
         async with running(tmp_path / "s"):
             await until(lambda: who.sentry_id in it.link.sessions())
-            await until(lambda: (tmp_path / "s" / "status.json").exists())
+            status = tmp_path / "s" / "status.json"
+            await until(lambda: status.exists() and "connected" in status.read_text())
             it.link.cut(who.sentry_id, Conflict("the farm moves"))
-            await until(lambda: "the farm moves" in (tmp_path / "s" / "status.json").read_text())
+            await until(lambda: "the farm moves" in status.read_text())
 
 
 async def test_a_new_assignment_arrives_and_is_there_without_a_commander(tmp_path: Path) -> None:
