@@ -19,9 +19,11 @@ from garrison.faults import BadAnswer
 
 MAX_DEPTH = 32
 MAX_REPAIRED_BYTES = 256 * 1024  # real answers are below 30 kB, and mending is slower than parsing
-_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_STRING = re.compile(r'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
 _SPACE = re.compile(r"[\s\x00-\x1f\ufeff]*")
-_NO_COMMA = re.compile(r'"(?:[^"\\]|\\.)*"|[}\]]\s*(?=[{\["])', re.DOTALL)
+_TO_ITS_END = r'"(?:[^"\\]++|\\.?)*+(?:"|\Z)'  # a string, or what was cut of one: looked through once, nothing kept to go back
+_NO_COMMA = re.compile(_TO_ITS_END + r'|[}\]]\s*(?=[{\["])', re.DOTALL)
+_NESTING = re.compile(_TO_ITS_END.encode() + rb"|[\[{]|[\]}]", re.DOTALL)
 _GAP = re.compile(r'[}\]]\s*(?=[{\["])')
 _MAX_GAPS = 64
 _BARE = re.compile(r"[A-Za-z0-9_.+\-]+")
@@ -171,7 +173,7 @@ def _check_depth(raw: bytes) -> None:
     if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
         return
     depth = 0
-    for token in re.finditer(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', raw, re.DOTALL):
+    for token in _NESTING.finditer(raw):
         mark = token[0]
         if mark in (b"{", b"["):
             depth += 1

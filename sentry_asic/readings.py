@@ -19,6 +19,8 @@ _DEVICE = (
 )  # fmt: skip
 _BOARD = ("hashrate_hs", "temp_c", "chip_temp_c", "chips", "chips_expected", "frequency_mhz", "hw_errors")
 _POOL = ("accepted", "rejected", "stale")
+_MAX_IDENTITY = 200
+"""The commander takes none that is longer."""
 _MAX_PARTS = 32
 """Boards, fans and pools kept of one device: a device that claims more is not believed."""
 
@@ -28,7 +30,7 @@ def identity_of(seen: Seen | None, target: Target) -> str:
     if seen is not None and seen.mac:
         return f"mac:{seen.mac}"
     if seen is not None and seen.serial:
-        return f"serial:{seen.make}:{seen.serial}"
+        return f"serial:{seen.make}:{seen.serial}"[:_MAX_IDENTITY]
     return f"target:{target.id}"
 
 

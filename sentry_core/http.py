@@ -27,7 +27,7 @@ MAX_HEADER_BYTES = 32 * 1024
 _READ_BYTES = 64 * 1024
 _HASHES = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
 _SCHEME = re.compile(r"(?:^|,)\s*([A-Za-z][A-Za-z0-9-]*)\s+(?=[A-Za-z0-9_-]+\s*=)")
-_PARAMETER = re.compile(r"""([A-Za-z0-9_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))""")
+_PARAMETER = re.compile(r"""(?<![A-Za-z0-9_-])([A-Za-z0-9_-]++)\s*+=\s*(?:"((?:[^"\\]++|\\.)*+)"|([^\s,"]+))""")
 
 
 @dataclass(frozen=True, slots=True)

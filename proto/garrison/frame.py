@@ -225,7 +225,7 @@ def _scale(value: Number, decimals: int) -> int | None:
 def _exact(value: Number) -> float:
     if isinstance(value, float):
         return value
-    as_float = float(value) if abs(value) <= 2**1023 else math.inf
+    as_float = float(value) if abs(value) < 2**1024 - 2**970 else math.inf
     if as_float != value:
         raise BadInput(f"{value} fits neither 64 bits nor a float64")
     return as_float

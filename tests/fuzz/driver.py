@@ -5,15 +5,24 @@ and so that the same function runs without atheris in `test_targets.py`.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 Feed = Callable[[bytes], None]
+Seeds = Callable[[], Iterable[tuple[str, bytes]]]
 
 
-def run(make: Callable[[], Feed], packages: tuple[str, ...] = ("garrison",)) -> None:
-    """Feeds until told to stop. Anything that `make()`'s function lets out is a finding, kept as a file beside the corpus."""
+def run(make: Callable[[], Feed], packages: tuple[str, ...] = ("garrison",), seeds: Seeds = lambda: ()) -> None:
+    """Feeds until told to stop. Anything that `make()`'s function lets out is a finding, kept as a file beside the corpus.
+
+    `seeds` are written into the corpus first, so that it begins with what is known and stays what was found.
+    """
     import atheris  # only here: it is in the extra `fuzz`, not in `dev`
 
+    corpus = Path(sys.argv[-1])
+    if corpus.is_dir():
+        for name, data in seeds():
+            (corpus / f"seed-{name}").write_bytes(data)
     with atheris.instrument_imports(include=list(packages)):
         feed = make()
     atheris.Setup(sys.argv, feed)
