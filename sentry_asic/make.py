@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from garrison.model import Condition, Credentials, Pool, PoolOrder
 from garrison.words import ActionKind
@@ -124,3 +124,56 @@ class Driver(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+# What only some makes offer. A driver that does lists the kind of order in its capabilities; none has to have these.
+# `set_…` raises BadInput with what the device takes when it cannot take that; the other method reads what it is set to.
+
+
+@runtime_checkable
+class PowerModes(Protocol):
+    """SET_POWER_MODE. Names are the device's own, in lower case where it does not tell cases apart."""
+
+    async def power_mode(self) -> str | None:
+        """None: this firmware does not tell."""
+        ...
+
+    async def set_power_mode(self, mode: str) -> None: ...
+
+
+@runtime_checkable
+class PowerLimit(Protocol):
+    """SET_POWER_LIMIT: at most so much, or for a device that takes a target so much."""
+
+    async def power_limit_w(self) -> int | None:
+        """None: it has none, or does not tell."""
+        ...
+
+    async def set_power_limit(self, limit_w: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Fan:
+    """`percent` None: the device decides by its temperature."""
+
+    percent: int | None
+
+
+@runtime_checkable
+class FanControl(Protocol):
+    """SET_FAN."""
+
+    async def fan(self) -> Fan | None:
+        """None: this firmware does not tell."""
+        ...
+
+    async def set_fan(self, fan: Fan) -> None: ...
+
+
+@runtime_checkable
+class Hostname(Protocol):
+    """SET_HOSTNAME."""
+
+    async def hostname(self) -> str | None: ...
+
+    async def set_hostname(self, name: str) -> None: ...

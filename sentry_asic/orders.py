@@ -5,6 +5,7 @@ Entry points: `perform` and `settle`, called by `post.py`; `sheet_of` for the wa
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,10 @@ from garrison import keyfile
 from garrison.clock import Clock
 from garrison.faults import BadInput, Fault, NotFound, NotSupported
 from garrison.model import Order, Outcome, PoolOrder, Sheet
-from garrison.words import PULSES, ActionKind, ActionState
+from garrison.words import PULSES, SETTINGS, ActionKind, ActionState
 from sentry_asic.make import Driver, Reading
 from sentry_asic.order_rules import holds_pools, mines_on, restarted, sleeps
+from sentry_asic.settable import setting_of
 from sentry_asic.watch import Watcher
 from sentry_core.post import Progress
 
@@ -58,6 +60,8 @@ class DeviceOrders:
         """Raises what the device or its driver raises; then nothing is known to have changed."""
         if order.kind is ActionKind.APPLY_FLIGHT_SHEET:
             return await self._apply(order, progress)
+        if order.kind in SETTINGS:
+            return await self._set(order, progress)
         began_ms = self._clock.monotonic_ms()
         async with self._watcher.hold(order.device) as driver:
             _must_have(driver, order.kind)
@@ -106,6 +110,8 @@ class DeviceOrders:
                 proof = await self._until(order.device, self._waits.mode_s, lambda r: "it sleeps" if sleeps(r, True) else "")
             case ActionKind.RESUME:
                 proof = await self._until(order.device, self._waits.mode_s, lambda r: "it is awake" if sleeps(r, False) else "")
+            case kind if kind in SETTINGS:
+                return await self._is_set(order)
             case _:
                 return await self._light(order)
         if proof:
@@ -128,6 +134,49 @@ class DeviceOrders:
             if self._clock.monotonic_ms() >= until_ms:
                 return Outcome(ActionState.FAILED, f"the light {'still blinks' if blinks else 'does not blink'}", "timed_out")
             await self._clock.sleep(1)
+
+    async def _set(self, order: Order, progress: Progress) -> Outcome:
+        """Sends nothing when it is so already: many restart their miner even then."""
+        async with self._watcher.hold(order.device) as driver:
+            _must_have(driver, order.kind)
+            setting = setting_of(driver, order)
+            held = await setting.read()
+            if setting.is_held(held):
+                return Outcome(ActionState.SUCCEEDED, f"its {setting.name} is {held} already", detail={"changed": "false"})
+            await progress.note(ACTED, str(self._clock.now_ms()))
+            await setting.act()
+        await progress.verifying(f"the device took the order; its {setting.name} was {held or 'not told'}")
+        outcome = await self._is_set(order)
+        self._watcher.nudge(order.device)
+        return outcome
+
+    async def _is_set(self, order: Order) -> Outcome:
+        """What the device itself says of it, until that is as wanted or the time is over. It may restart in between."""
+        until_ms = self._clock.monotonic_ms() + round(self._waits.mode_s * 1000)
+        fault: Fault | None = None
+        while True:
+            held: str | None = None
+            try:
+                async with self._watcher.hold(order.device) as driver:
+                    setting = setting_of(driver, order)
+                    name, held = setting.name, await setting.read()
+                fault = None
+            except NotFound:
+                raise
+            except Fault as error:
+                fault = error
+            if fault is None and setting.is_held(held):
+                return Outcome(ActionState.SUCCEEDED, f"its {name} is {held}", detail={"changed": "true"})
+            if self._clock.monotonic_ms() >= until_ms:
+                break
+            await self._clock.sleep(self._waits.look_every_s)
+            with contextlib.suppress(Fault):  # told by the reading that follows
+                await self._watcher.look(order.device, slow=False)  # waits while the device is left in peace
+        if fault is not None:
+            return Outcome(ActionState.FAILED, f"the device took the order, but was not read again: {fault.text}", "timed_out")
+        if held is None:
+            return Outcome(ActionState.UNKNOWN, f"this device does not tell its {name}")
+        return Outcome(ActionState.FAILED, f"the device took the order, but its {name} is {held}", "timed_out")
 
     async def _apply(self, order: Order, progress: Progress) -> Outcome:
         sheet = order.sheet

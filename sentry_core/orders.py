@@ -177,6 +177,7 @@ class Orders:
 
     async def _settle(self, action: Action) -> Outcome:
         log.warning("an order was interrupted", extra={"action": action.order.id, "kind": action.order.kind})
+        await self._known(action.order.device, self._grace_until_ms)  # else it could not be read, only for having just started
         try:
             outcome = await self._post.settle(action.order, action.notes)
         except Fault as fault:

@@ -28,7 +28,11 @@ class NewOrder(BaseModel):
     kind: ActionKind
     devices: Annotated[list[str], Field(min_length=1, max_length=MAX_DEVICES, description="id, name, MAC, serial or address")]
     arguments: Annotated[
-        dict[str, Any], Field(description="locate: on; apply_flight_sheet: sheet; power_*: force; power_cycle: off_s")
+        dict[str, Any],
+        Field(
+            description="locate: on; apply_flight_sheet: sheet; power_*: force; power_cycle: off_s; set_power_mode: mode; "
+            "set_power_limit: limit_w; set_fan: percent, a number or auto; set_hostname: hostname"
+        ),
     ] = {}
     deadline_s: Annotated[int | None, Field(description="not started after this: cancelled by itself. Default by kind")] = None
 

@@ -9,7 +9,7 @@ from a backup even "surely not sent" can be wrong.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -19,7 +19,7 @@ import msgspec
 from commander.model import ActionRow, DeviceRow
 from garrison.faults import BadInput, Conflict, NotSupported
 from garrison.model import Order, Report, Sheet
-from garrison.words import POWER_ACTIONS, ActionKind, ActionState
+from garrison.words import MAX_POWER_LIMIT_W, POWER_ACTIONS, ActionKind, ActionState, is_hostname, is_mode
 
 _ENDS = frozenset(state for state in ActionState if state.final)
 
@@ -43,6 +43,10 @@ DEADLINE_S: dict[ActionKind, int] = {
     ActionKind.POWER_ON: 120,
     ActionKind.POWER_OFF: 120,
     ActionKind.POWER_CYCLE: 120,
+    ActionKind.SET_POWER_MODE: 600,
+    ActionKind.SET_POWER_LIMIT: 600,
+    ActionKind.SET_FAN: 600,
+    ActionKind.SET_HOSTNAME: 600,
 }
 """How long an order may wait to be started. What moves mains is not to surprise anybody later."""
 
@@ -59,6 +63,10 @@ RUN_S: dict[ActionKind, int] = {
     ActionKind.POWER_ON: 1_800,
     ActionKind.POWER_OFF: 600,
     ActionKind.POWER_CYCLE: 3_600,  # off time, stagger, and the boot of the device
+    ActionKind.SET_POWER_MODE: 1_800,  # many restart their miner for it, some the whole device
+    ActionKind.SET_POWER_LIMIT: 1_800,
+    ActionKind.SET_FAN: 900,
+    ActionKind.SET_HOSTNAME: 900,
 }
 """How long a started order may go without another word before nobody knows how it ended."""
 
@@ -180,8 +188,11 @@ class Yes:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    default: int
+    """Must be given when it has no default."""
+
+    default: int | None
     most: int
+    least: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +200,27 @@ class Text:
     """Must be given."""
 
     most: int = 200
+    fits: Callable[[str], bool] = bool
+    what: str = "a text"
 
 
-ARGUMENTS: dict[ActionKind, dict[str, Yes | Number | Text]] = {
+@dataclass(frozen=True, slots=True)
+class Percent:
+    """Must be given: a whole number of percent, or the word `auto`."""
+
+
+AUTO = "auto"
+Field = Yes | Number | Text | Percent
+ARGUMENTS: dict[ActionKind, dict[str, Field]] = {
     ActionKind.LOCATE: {"on": Yes(True)},
     ActionKind.APPLY_FLIGHT_SHEET: {"sheet": Text()},
     ActionKind.POWER_ON: {"force": Yes(False)},
     ActionKind.POWER_OFF: {"force": Yes(False)},
     ActionKind.POWER_CYCLE: {"force": Yes(False), "off_s": Number(0, 86_400)},
+    ActionKind.SET_POWER_MODE: {"mode": Text(64, is_mode, "the device's own name of a power mode")},
+    ActionKind.SET_POWER_LIMIT: {"limit_w": Number(None, MAX_POWER_LIMIT_W, 1)},
+    ActionKind.SET_FAN: {"percent": Percent()},
+    ActionKind.SET_HOSTNAME: {"hostname": Text(63, is_hostname, "a name of letters, digits and hyphens")},
 }
 """What a person may say with an order. Kinds that are not named take nothing."""
 
@@ -210,22 +234,39 @@ def checked_arguments(kind: ActionKind, given: Mapping[str, Any]) -> dict[str, b
     return {name: _checked(kind, name, field, given.get(name)) for name, field in known.items()}
 
 
-def _checked(kind: ActionKind, name: str, field: Yes | Number | Text, value: object) -> bool | int | str:
+def check_count(kind: ActionKind, count: int) -> None:
+    """What can be ordered of one device alone. BadInput."""
+    if kind is ActionKind.SET_HOSTNAME and count > 1:
+        raise BadInput(f"a host name is for one device, not for {count}", hint="give each its own")
+
+
+def _checked(kind: ActionKind, name: str, field: Field, value: object) -> bool | int | str:
     match field, value:
-        case Yes() | Number(), None:
+        case Yes() | Number(), None if field.default is not None:
             return field.default
         case Yes(), bool():
             return value
-        case Number(), int() if not isinstance(value, bool) and 0 <= value <= field.most:
+        case Number(), int() if not isinstance(value, bool) and field.least <= value <= field.most:
             return value
-        case Text(), str() if 0 < len(value) <= field.most:
+        case Percent(), int() if not isinstance(value, bool) and 0 <= value <= 100:
             return value
-        case Yes(), _:
-            raise BadInput(f"{name!r} of an order to {kind.value} must be true or false")
-        case Number(), _:
-            raise BadInput(f"{name!r} of an order to {kind.value} must be a whole number, 0 to {field.most}")
-        case _:
-            raise BadInput(f"an order to {kind.value} needs {name!r}, a text")
+        case Percent(), str() if value == AUTO:
+            return value
+        case Text(), str() if 0 < len(value) <= field.most and field.fits(value):
+            return value
+    raise BadInput(_wanted(kind, name, field))
+
+
+def _wanted(kind: ActionKind, name: str, field: Field) -> str:
+    match field:
+        case Yes():
+            return f"{name!r} of an order to {kind.value} must be true or false"
+        case Number():
+            return f"{name!r} of an order to {kind.value} must be a whole number, {field.least} to {field.most}"
+        case Percent():
+            return f"an order to {kind.value} needs {name!r}: a whole number, 0 to 100, or {AUTO}"
+        case Text():
+            return f"an order to {kind.value} needs {name!r}, {field.what}"
 
 
 def deadline_ms(kind: ActionKind, now_ms: int, deadline_s: int | None) -> int:
@@ -245,7 +286,7 @@ def order_of(row: ActionRow, now_ms: int, epoch: int) -> Order:
     never 0. BadInput: its arguments cannot be read.
     """
     had_ms = row.deadline_ms - row.created_ms
-    sheet = row.arguments.get("sheet")
+    sheet, percent = row.arguments.get("sheet"), row.arguments.get("percent")
     try:
         rendered = msgspec.convert(sheet, Sheet) if sheet is not None else None
     except msgspec.ValidationError as error:
@@ -260,6 +301,10 @@ def order_of(row: ActionRow, now_ms: int, epoch: int) -> Order:
         off_s=row.arguments.get("off_s", 0),
         force=row.arguments.get("force", False),
         locate_on=row.arguments.get("on", True),
+        power_mode=row.arguments.get("mode", ""),
+        power_limit_w=row.arguments.get("limit_w", 0),
+        fan_pct=None if percent == AUTO else percent,
+        hostname=row.arguments.get("hostname", ""),
     )
 
 

@@ -109,6 +109,7 @@ class Actions:
         if not 0 < len(devices) <= MAX_DEVICES:
             raise BadInput(f"name 1 to {MAX_DEVICES} devices, not {len(devices)}")
         given = rules.checked_arguments(kind, arguments or {})
+        rules.check_count(kind, len(set(devices)))
         now_ms = self._clock.now_ms()
         batch = self._ids.next(now_ms, secrets.token_bytes(8))
         until_ms = rules.deadline_ms(kind, now_ms, deadline_s)

@@ -13,6 +13,7 @@ from garrison.faults import Fault, from_wire
 
 app = typer.Typer(help="Every order to hardware, and how it ended.", no_args_is_help=True)
 
+KINDS = "reboot, restart_mining, pause, resume, locate, set_power_mode, set_power_limit, set_fan or set_hostname"
 Wait = Annotated[float, typer.Option(help="Seconds to wait for the end; 0: do not wait.", min=0)]
 
 COLUMNS: shown.Columns = {
@@ -63,14 +64,23 @@ def cancel(context: typer.Context, action: Annotated[str, typer.Argument(help="I
 
 def order(
     context: typer.Context,
-    kind: Annotated[str, typer.Argument(help="reboot, restart_mining, pause, resume or locate.")],
+    kind: Annotated[str, typer.Argument(help=f"{KINDS}.")],
     devices: Annotated[list[str], typer.Argument(help="Devices: id, name, MAC, serial or address.")],
     off: Annotated[bool, typer.Option("--off", help="With locate: the light off.")] = False,
+    mode: Annotated[str | None, typer.Option(help="With set_power_mode: the device's own name for it.")] = None,
+    limit_w: Annotated[int | None, typer.Option(help="With set_power_limit: watts.")] = None,
+    fan: Annotated[str | None, typer.Option(help="With set_fan: percent, or auto.")] = None,
+    hostname: Annotated[str | None, typer.Option(help="With set_hostname: the new name, of one device.")] = None,
     wait: Wait = 60.0,
     json_: Json = False,
 ) -> None:
-    arguments = {"on": not off} if kind == "locate" else {}
-    ask(context, "/actions", {"kind": kind.replace("-", "_"), "devices": devices, "arguments": arguments}, wait, json_)
+    kind = kind.replace("-", "_")
+    percent = int(fan) if fan is not None and fan.isascii() and fan.isdecimal() else fan
+    given = {"mode": mode, "limit_w": limit_w, "percent": percent, "hostname": hostname}
+    arguments: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if kind == "locate" or off:
+        arguments["on"] = not off
+    ask(context, "/actions", {"kind": kind, "devices": devices, "arguments": arguments}, wait, json_)
 
 
 def _listing(rows: list[dict[str, Any]], json_: bool) -> None:

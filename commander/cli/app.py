@@ -56,7 +56,7 @@ app.add_typer(relays.app, name="relays")
 app.add_typer(sheets.app, name="sheets")
 app.add_typer(sheets.programs, name="programs")
 app.add_typer(actions.app, name="actions")
-app.command("order", help="Order devices to reboot, restart_mining, pause, resume or locate.")(actions.order)
+app.command("order", help=f"Order devices to {actions.KINDS}.")(actions.order)
 app.add_typer(power.app, name="power")
 app.add_typer(access.app, name="tokens")
 

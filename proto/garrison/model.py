@@ -174,6 +174,10 @@ class Order:
     off_s: int = 0
     force: bool = False  # a person insists: overrules the brake for many silent devices, and nothing else
     locate_on: bool = True
+    power_mode: str = ""  # the device's own name for it
+    power_limit_w: int = 0
+    fan_pct: int | None = None  # None: the device decides
+    hostname: str = ""
 
 
 @dataclass(frozen=True, slots=True)

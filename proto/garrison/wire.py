@@ -39,7 +39,7 @@ from garrison.model import (
 )
 from garrison.spans import Spans
 from garrison.v1 import post_pb2 as pb
-from garrison.words import ActionKind, ActionState, DeviceState
+from garrison.words import MAX_POWER_LIMIT_W, ActionKind, ActionState, DeviceState, is_hostname, is_mode
 
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
@@ -519,10 +519,26 @@ def order_to(order: Order) -> pb.Action:
         message.power_cycle.CopyFrom(pb.PowerCycle(off_s=order.off_s, force=order.force))
     elif order.kind is ActionKind.LOCATE:
         message.locate.CopyFrom(pb.Locate(on=order.locate_on))
+    elif order.kind is ActionKind.SET_POWER_MODE:
+        message.power_mode.CopyFrom(pb.SetPowerMode(mode=order.power_mode))
+    elif order.kind is ActionKind.SET_POWER_LIMIT:
+        message.power_limit.CopyFrom(pb.SetPowerLimit(limit_w=order.power_limit_w))
+    elif order.kind is ActionKind.SET_FAN:
+        message.fan.CopyFrom(pb.SetFan(percent=order.fan_pct))
+    elif order.kind is ActionKind.SET_HOSTNAME:
+        message.hostname.CopyFrom(pb.SetHostname(hostname=order.hostname))
     return message
 
 
-_ARGUMENTS = {ActionKind.APPLY_FLIGHT_SHEET: "sheet", ActionKind.POWER_CYCLE: "power_cycle", ActionKind.LOCATE: "locate"}
+_ARGUMENTS = {
+    ActionKind.APPLY_FLIGHT_SHEET: "sheet",
+    ActionKind.POWER_CYCLE: "power_cycle",
+    ActionKind.LOCATE: "locate",
+    ActionKind.SET_POWER_MODE: "power_mode",
+    ActionKind.SET_POWER_LIMIT: "power_limit",
+    ActionKind.SET_FAN: "fan",
+    ActionKind.SET_HOSTNAME: "hostname",
+}
 
 
 def order_from(m: pb.Action) -> Order:
@@ -532,6 +548,8 @@ def order_from(m: pb.Action) -> Order:
         raise BadInput(f"an order {kind} with {given or 'no'} arguments, where it takes {wanted or 'none'}")
     if not m.id or len(m.id) > 64 or not m.device or len(m.device) > 200:
         raise BadInput("an order without a proper id and device")
+    if (wrong := _wrong_setting(m)) is not None:
+        raise BadInput(wrong)
     cycle, locate = kind is ActionKind.POWER_CYCLE, kind is ActionKind.LOCATE
     return Order(
         id=m.id,
@@ -543,7 +561,25 @@ def order_from(m: pb.Action) -> Order:
         off_s=m.power_cycle.off_s if cycle else 0,
         force=m.power_cycle.force if cycle else False,
         locate_on=m.locate.on if locate else True,
+        power_mode=m.power_mode.mode,
+        power_limit_w=m.power_limit.limit_w,
+        fan_pct=m.fan.percent if m.fan.HasField("percent") else None,
+        hostname=m.hostname.hostname,
     )
+
+
+def _wrong_setting(m: pb.Action) -> str | None:
+    """What is wrong with the setting that an order brings."""
+    match m.WhichOneof("arguments"):
+        case "power_mode" if not is_mode(m.power_mode.mode):
+            return f"an order to set the power mode {m.power_mode.mode[:80]!r}"
+        case "power_limit" if not 0 < m.power_limit.limit_w <= MAX_POWER_LIMIT_W:
+            return f"an order to limit the power to {m.power_limit.limit_w} W"
+        case "fan" if m.fan.percent > 100:
+            return f"an order to set the fan to {m.fan.percent} %"
+        case "hostname" if not is_hostname(m.hostname.hostname):
+            return f"an order to set the host name {m.hostname.hostname[:80]!r}"
+    return None
 
 
 def report_to(report: Report, boot: bytes = b"", seq: int = 0) -> pb.ActionReport:

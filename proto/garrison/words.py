@@ -5,6 +5,7 @@ The numbers are for ever: never renumber, only add.
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum, StrEnum
 
 
@@ -74,6 +75,27 @@ class ActionKind(StrEnum):
     POWER_ON = "power_on"
     POWER_OFF = "power_off"
     POWER_CYCLE = "power_cycle"
+    SET_POWER_MODE = "set_power_mode"
+    SET_POWER_LIMIT = "set_power_limit"
+    SET_FAN = "set_fan"
+    SET_HOSTNAME = "set_hostname"
+
+
+SETTINGS = frozenset({ActionKind.SET_POWER_MODE, ActionKind.SET_POWER_LIMIT, ActionKind.SET_FAN, ActionKind.SET_HOSTNAME})
+"""Wanted states of an ASIC that it tells itself: read before, sent only when they differ, and read again."""
+
+MAX_POWER_LIMIT_W = 100_000
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+
+
+def is_hostname(text: str) -> bool:
+    """One label of RFC 1123."""
+    return _HOSTNAME.fullmatch(text) is not None
+
+
+def is_mode(text: str) -> bool:
+    """A name that a device may have for a power mode or a preset. Which it has, only the device knows."""
+    return 0 < len(text) <= 64 and text.isprintable() and text == text.strip()
 
 
 POWER_ACTIONS = frozenset({ActionKind.POWER_ON, ActionKind.POWER_OFF, ActionKind.POWER_CYCLE})

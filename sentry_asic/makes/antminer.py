@@ -21,7 +21,7 @@ from garrison.words import ActionKind
 from sentry_asic.answers import Answer, rows, table, words
 from sentry_asic.cgminer import PORT, ask, section
 from sentry_asic.digest_cgi import cgi, order, pool_orders
-from sentry_asic.make import Place, Reading, Seen
+from sentry_asic.make import Fan, Place, Reading, Seen
 from sentry_asic.makes.antminer_parse import (
     Version,
     conf_mode,
@@ -208,6 +208,23 @@ class Antminer:
 
     async def set_pools(self, pools: Sequence[PoolOrder]) -> None:
         await (await self._dialect()).set_pools(pools)
+
+    async def power_mode(self) -> str | None:
+        return conf_mode(await (await self._dialect()).conf())
+
+    async def set_power_mode(self, mode: str) -> None:
+        await (await self._modern()).set_power_mode(mode)
+
+    async def fan(self) -> Fan | None:
+        return await (await self._modern()).fan()
+
+    async def set_fan(self, fan: Fan) -> None:
+        await (await self._modern()).set_fan(fan)
+
+    async def _modern(self) -> ModernWeb:
+        if isinstance(web := await self._dialect(), ModernWeb):
+            return web
+        raise NotSupported("this Antminer has no such setting that we could write alone", hint="use its web page")
 
 
 async def _or(ask_for: Callable[[], Awaitable[T]], otherwise: T, name: str, missing: list[str]) -> T:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from garrison.faults import NotSupported
+from garrison.faults import Conflict, NotSupported
 from garrison.model import PoolOrder
 from garrison.words import ActionKind
 from sentry_asic.answers import table, whole, words
@@ -26,8 +26,11 @@ from sentry_asic.digest_cgi import (
     slots,
     write_conf,
 )
+from sentry_asic.make import Fan
+from sentry_asic.settable import check_mode
 from sentry_core.http import HttpClient
 
+POWER_MODES = {"normal": 0, "low": 3}
 _BOTH = (ActionKind.REBOOT, ActionKind.LOCATE, ActionKind.APPLY_FLIGHT_SHEET)
 
 
@@ -55,7 +58,13 @@ class Web(Protocol):
 class ModernWeb:
     """JSON in, `{"stats":"success","code":"M000"}` out. Sleep is `miner-mode` 1, low power 3."""
 
-    capabilities: tuple[ActionKind, ...] = (*_BOTH, ActionKind.PAUSE, ActionKind.RESUME)
+    capabilities: tuple[ActionKind, ...] = (
+        *_BOTH,
+        ActionKind.PAUSE,
+        ActionKind.RESUME,
+        ActionKind.SET_POWER_MODE,
+        ActionKind.SET_FAN,
+    )
 
     def __init__(self, http: HttpClient) -> None:
         self._http = http
@@ -79,6 +88,30 @@ class ModernWeb:
             await self._write(conf, 1)
         elif mode != 1 and now == 1:
             await self._write(conf, self._awake_mode)
+
+    async def set_power_mode(self, mode: str) -> None:
+        """Not every model has the low mode, and none tells: what was not taken is not there when read again."""
+        wanted = POWER_MODES[check_mode(mode, tuple(POWER_MODES))]
+        conf = await self.conf()
+        if _mode_of(conf) == 1:
+            raise Conflict("it sleeps, and another mode would wake it", hint="resume it first; nothing was sent")
+        await self._write(conf, wanted)
+
+    async def fan(self) -> Fan | None:
+        conf = await self.conf()
+        by_hand = {"true": True, "false": False}.get(words(str(conf.get("bitmain-fan-ctrl"))).lower())
+        percent = whole(conf.get("bitmain-fan-pwm"))
+        return Fan(None) if by_hand is False else None if by_hand is None or percent is None else Fan(percent)
+
+    async def set_fan(self, fan: Fan) -> None:
+        conf = await self.conf()
+        if not isinstance(by_hand := conf.get("bitmain-fan-ctrl"), bool | str) or "bitmain-fan-pwm" not in conf:
+            raise NotSupported("this firmware has no setting for its fans", hint="models with liquid cooling have none")
+        wanted: bool | str = fan.percent is not None
+        changed = {"bitmain-fan-ctrl": str(wanted).lower() if isinstance(by_hand, str) else wanted}
+        if fan.percent is not None:
+            changed["bitmain-fan-pwm"] = str(fan.percent)
+        await self._write({**conf, **changed}, _mode_of(conf))
 
     async def _write(self, conf: Mapping[str, Any], mode: int) -> None:
         """The configuration is read under one set of names and written under another; whatever else it has goes back as it was."""

@@ -24,6 +24,8 @@ from sentry_asic.makes.avalon_parse import (
     Version,
     machine,
     missing_of,
+    mode_of,
+    modes_of,
     parse_options,
     parse_text,
     parse_version,
@@ -32,6 +34,7 @@ from sentry_asic.makes.avalon_parse import (
     summary_rate,
 )
 from sentry_asic.order_rules import check_pools
+from sentry_asic.settable import check_mode
 
 MAKE = "avalon"
 FACTORY = Credentials("root", "root")
@@ -152,6 +155,8 @@ class Avalon:
             can += [ActionKind.PAUSE, ActionKind.RESUME]
         if "led" in options:
             can.append(ActionKind.LOCATE)
+        if "workmode" in options:
+            can.append(ActionKind.SET_POWER_MODE)
         self.capabilities = tuple(can)
         return options
 
@@ -193,6 +198,17 @@ class Avalon:
             return None
         found = re.search(r"LED\[([01])\]", said_by(await self._order("ascset|0,led,1-255")).text)
         return found[1] == "1" if found else None
+
+    async def power_mode(self) -> str | None:
+        fields, _ = machine((await self._machine()).value)
+        return mode_of(fields, self._product)
+
+    async def set_power_mode(self, mode: str) -> None:
+        """Home models want the word `set` in between, the others do not know it (A10 manual; the maker's page on the Q)."""
+        modes = modes_of(self._product)
+        place = modes.index(check_mode(mode, modes))
+        command = f"workmode,set,{place}" if Version(self._product).home else f"workmode,{place}"
+        self._taken("change its work mode", await self._order(f"ascset|0,{command}"))
 
     async def pools(self) -> tuple[PoolOrder, ...]:
         """Passwords where this firmware tells them or we wrote them, else "x"."""

@@ -19,11 +19,12 @@ from sentry_asic.make import BoardReading, Reading
 from sentry_asic.makes.antminer_parse import mac_of
 from sentry_asic.models import UNITS_HS
 
-_PAIR = re.compile(r"([A-Za-z][\w ]*)\[([^\]]*)\]")
-_COMMA = re.compile(r",(?![^\[\]]*\])")  # not those between brackets: "SYSTEMSTATU[Work: In Work, Hash Board: 3 ]"
+# none of these looks further than its own brackets: strings of a megabyte come, too
+_PAIR = re.compile(r"(?<!\w)([A-Za-z][\w ]{0,63})\[([^\[\]]*)\]")
+_FIELD = re.compile(r"(?:[^,\[]|\[[^\[\]]*\]|\[)+")  # no end is the comma of "SYSTEMSTATU[Work: In Work, Hash Board: 3 ]"
 _PIPE = re.compile(r"\|(?=[A-Z]+[=,]|\s*\Z)")  # not those of "help|led|reboot|"
 _BOARD = re.compile(r"Hash Board:\s*(\d+)")
-_HB = re.compile(r"'HB(\d+)'\s*:\s*\{(.*?)\}(?='HB|\s*$|\s*')", re.DOTALL)
+_HB = re.compile(r"'HB(\d{1,4})'\s*:\s*\{([^{}]*)\}")
 _MAX_BOARDS = 16
 _MAX_FANS = 8
 _GH = UNITS_HS["GH"]
@@ -89,8 +90,8 @@ def parse_text(raw: bytes) -> dict[str, Any]:
     text = raw.decode("utf-8", "replace").strip("\x00 \r\n\t")
     found: dict[str, Any] = {}
     for part in filter(None, _PIPE.split(text)):
-        fields = _COMMA.split(part)
-        name, has_value, first = fields[0].partition("=")
+        fields = _FIELD.findall(part)
+        name, has_value, first = fields[0].partition("=") if fields else ("", "", "")
         row: dict[str, Any] = {name: first} if has_value else {}
         for told in fields[1:]:
             key, _, value = told.partition("=")
@@ -194,7 +195,7 @@ def reading_of(fields: Mapping[str, str], uptime_s: int | None, product: str, ra
         fans_rpm=tuple(rpm for i in range(1, _MAX_FANS + 1) if (rpm := whole(fields.get(f"Fan{i}"))) is not None),
         fan_pct=number(fields.get("FanR", "").rstrip("%")),
         boards=boards,
-        mode=_mode(fields, product),
+        mode=mode_of(fields, product),
         conditions=tuple(_conditions(fields)),
     )
 
@@ -267,11 +268,16 @@ def _power(fields: Mapping[str, str]) -> float | None:
     return None
 
 
-def _mode(fields: Mapping[str, str], product: str) -> str | None:
+def modes_of(product: str) -> tuple[str, ...]:
+    """By their number."""
+    return next((told for prefix, told in HOME_MODES.items() if product.lower().startswith(prefix)), _MODES)
+
+
+def mode_of(fields: Mapping[str, str], product: str) -> str | None:
     code = whole(fields.get("WORKMODE"))
     if code is None:
         return None
-    names = next((told for prefix, told in HOME_MODES.items() if product.lower().startswith(prefix)), _MODES)
+    names = modes_of(product)
     return names[code] if code < len(names) else f"mode {code}"
 
 

@@ -12,12 +12,23 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from garrison.faults import BadAnswer, NotSupported, Refused, TimedOut, Unreachable, WrongPassword
+from garrison.faults import BadAnswer, Conflict, NotSupported, Refused, TimedOut, Unreachable, WrongPassword
 from garrison.model import PoolOrder
 from garrison.words import ActionKind
 from sentry_asic.answers import Answer, excerpt, parse, table, whole, words
-from sentry_asic.make import Place, Reading, Seen
-from sentry_asic.makes.bitaxe_parse import can_pause, is_info, is_nerd, parse_info, parse_pool_orders, parse_seen, settings_for
+from sentry_asic.make import Fan, Place, Reading, Seen
+from sentry_asic.makes.bitaxe_parse import (
+    can_pause,
+    fan_settings,
+    is_info,
+    is_nerd,
+    overheats,
+    parse_fan,
+    parse_info,
+    parse_pool_orders,
+    parse_seen,
+    settings_for,
+)
 from sentry_core.http import HttpAnswer, HttpClient
 
 MAKE = "bitaxe"
@@ -27,7 +38,7 @@ INFO = "/api/system/info"
 _ANSWER_S = 6
 _SLACK_S = 2  # its clock and ours, in whole seconds
 _SAME_LOOK_S = 2  # `seen` and `read` of one look share one answer
-_ORDERS = (ActionKind.REBOOT, ActionKind.APPLY_FLIGHT_SHEET)
+_ORDERS = (ActionKind.REBOOT, ActionKind.APPLY_FLIGHT_SHEET, ActionKind.SET_HOSTNAME)
 _CLOSE = {"connection": "close"}
 
 
@@ -81,7 +92,8 @@ class Bitaxe:
 
     def _learn(self, told: Mapping[str, Any]) -> None:
         more = (ActionKind.PAUSE, ActionKind.RESUME, ActionKind.LOCATE) if can_pause(told) else ()
-        self.capabilities = (*_ORDERS, *more)
+        fan = (ActionKind.SET_FAN,) if parse_fan(told) is not None else ()
+        self.capabilities = (*_ORDERS, *more, *fan)
 
     def _runs_on(self, told: Mapping[str, Any]) -> bool:
         """It shows new pools at once, and works with them after its restart only."""
@@ -151,6 +163,27 @@ class Bitaxe:
         if not is_nerd(told):
             self._old_run = None if uptime_s is None else (uptime_s, asyncio.get_running_loop().time())
             await self._order("POST", "/api/system/restart")
+
+    async def fan(self) -> Fan | None:
+        answer, _ = await self._info()
+        return parse_fan(table(answer.value))
+
+    async def set_fan(self, fan: Fan) -> None:
+        """Not while it holds itself back because it was too hot."""
+        answer, _ = await self._info()
+        told = table(answer.value)
+        if overheats(told):
+            hint = "let it cool, then clear that on its web page; nothing was sent"
+            raise Conflict(f"{self._http.where} overheated and is held back by its firmware", hint=hint)
+        await self._order("PATCH", "/api/system", fan_settings(told, fan))
+
+    async def hostname(self) -> str | None:
+        """What is stored: it goes by a new name after its restart."""
+        answer, _ = await self._info()
+        return words(table(answer.value).get("hostname"), 64) or None
+
+    async def set_hostname(self, name: str) -> None:
+        await self._order("PATCH", "/api/system", {"hostname": name})
 
     def _pool_orders(self, told: Mapping[str, Any]) -> tuple[PoolOrder, ...]:
         orders = parse_pool_orders(told)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from garrison.faults import BadInput
 from garrison.model import Condition, Pool, PoolOrder
 from sentry_asic.answers import number, table, whole, words
-from sentry_asic.make import BoardReading, Reading, Seen
+from sentry_asic.make import BoardReading, Fan, Reading, Seen
 from sentry_asic.makes.antminer_parse import mac_of
 from sentry_asic.order_rules import check_pools
 
@@ -209,7 +209,7 @@ def _connected(told: Mapping[str, Any], place: int) -> bool | None:
 
 def _conditions(told: Mapping[str, Any]) -> list[Condition]:
     found = []
-    if _flag(told.get("overheat_mode")):
+    if overheats(told):
         found.append(Condition("overheat_mode", "it overheated and holds itself back until somebody clears that", "critical"))
     if fault := words(told.get("power_fault")):
         found.append(Condition("power_fault", fault, "critical"))
@@ -225,6 +225,26 @@ def _fans(told: Mapping[str, Any]) -> tuple[int, ...]:
     if not second and (whole(told.get("fanCount")) or 0) < 2:
         second = None
     return tuple(speed for speed in (first, second) if speed is not None)
+
+
+def overheats(told: Mapping[str, Any]) -> bool:
+    return _flag(told.get("overheat_mode")) is True
+
+
+def parse_fan(told: Mapping[str, Any]) -> Fan | None:
+    """What it is set to. `fanspeed` is how fast it goes since AxeOS 2.11, which keeps the manual speed as `manualFanSpeed`."""
+    automatic = _flag(told.get("autofanspeed"))
+    if automatic is None:
+        return None
+    percent = whole(told.get("manualFanSpeed", told.get("fanspeed")))
+    return Fan(None) if automatic else None if percent is None else Fan(percent)
+
+
+def fan_settings(told: Mapping[str, Any], fan: Fan) -> dict[str, int]:
+    """NerdAxe counts its ways to decide by itself: 1 by the temperature alone, 2 by a target for it, where it has one."""
+    if fan.percent is None:
+        return {"autofanspeed": 2 if "pidTargetTemp" in told else 1}
+    return {"autofanspeed": 0, "manualFanSpeed" if "manualFanSpeed" in told else "fanspeed": fan.percent}
 
 
 def _flag(*values: object) -> bool | None:

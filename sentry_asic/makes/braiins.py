@@ -27,18 +27,20 @@ FACTORY_OLD = Credentials("root", "")
 _PAGE = b"Braiins OS"
 
 
+_ORDERS = (
+    ActionKind.REBOOT,
+    ActionKind.RESTART_MINING,
+    ActionKind.PAUSE,
+    ActionKind.RESUME,
+    ActionKind.LOCATE,
+    ActionKind.APPLY_FLIGHT_SHEET,
+)
+
+
 class Braiins:
     """One device. Made by `identify` or `Braiins(place)`; `close` it."""
 
     make = MAKE
-    capabilities: tuple[ActionKind, ...] = (
-        ActionKind.REBOOT,
-        ActionKind.RESTART_MINING,
-        ActionKind.PAUSE,
-        ActionKind.RESUME,
-        ActionKind.LOCATE,
-        ActionKind.APPLY_FLIGHT_SHEET,
-    )
 
     def __init__(self, place: Place) -> None:
         given = place.credentials
@@ -46,6 +48,7 @@ class Braiins:
         self._rest = Rest(self._http, given or FACTORY_REST)
         self._old = Old(place.host, place.api_port or PORT, self._http, given or FACTORY_OLD)
         self._found: Rest | Old | None = None
+        self.capabilities: tuple[ActionKind, ...] = _ORDERS
 
     async def close(self) -> None:
         await self._http.close()
@@ -53,6 +56,7 @@ class Braiins:
     async def _api(self) -> Rest | Old:
         if self._found is None:
             self._found = self._rest if await self._rest.answers() else self._old
+            self.capabilities = (*_ORDERS, ActionKind.SET_POWER_LIMIT) if self._found is self._rest else _ORDERS
         return self._found
 
     # ---- reading -----------------------------------------------------------------------------------------
@@ -102,6 +106,17 @@ class Braiins:
     async def set_pools(self, pools: Sequence[PoolOrder]) -> None:
         wanted = [_stored(pool) for pool in check_pools(pools, MOST_POOLS)]
         await (await self._api()).set_pools(wanted)
+
+    async def power_limit_w(self) -> int | None:
+        return await (await self._with_rest()).power_limit_w()
+
+    async def set_power_limit(self, limit_w: int) -> None:
+        await (await self._with_rest()).set_power_limit(limit_w)
+
+    async def _with_rest(self) -> Rest:
+        if isinstance(api := await self._api(), Rest):
+            return api
+        raise NotSupported("this Braiins OS has no order for that", hint="25.07 and later has; or its web page")
 
 
 def _stored(pool: PoolOrder) -> PoolOrder:

@@ -95,7 +95,7 @@ def parse_reading(told: Answers) -> Reading:
         expected_hashrate_hs=_rate(_at(stats, "nominal_hashrate")) or None,
         power_w=power,
         power_source=None if power is None else "miner",
-        power_limit_w=_positive(_at(told.tuner, "mode_state", "powertargetmodestate", "current_target", "watt")),
+        power_limit_w=target_of(told.tuner),
         uptime_s=uptime_s,
         system_uptime_s=system_s,
         temp_c=max((board.temp_c for board in boards if board.temp_c is not None), default=None),
@@ -199,6 +199,19 @@ def _is_pool(pool: Any) -> bool:
 def _order(pool: Mapping[str, Any]) -> PoolOrder:
     url, user, password = (words(pool.get(name), 4096) for name in ("url", "user", "password"))
     return PoolOrder(url, user, password) if password else PoolOrder(url, user)
+
+
+def target_of(tuner: Any) -> int | None:
+    """W."""
+    told = _positive(_at(tuner, "mode_state", "powertargetmodestate", "current_target", "watt"))
+    return None if told is None else round(told)
+
+
+def target_bounds(constraints: Any) -> tuple[int | None, int | None]:
+    """W, of a power target. None: not stated."""
+    bounds = (_at(constraints, "tuner_constraints", "power_target", name, "watt") for name in ("min", "max"))
+    least, most = (whole(_positive(bound)) for bound in bounds)
+    return least, most
 
 
 def _mode(tuner: Any) -> str | None:

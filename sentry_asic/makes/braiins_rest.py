@@ -13,7 +13,17 @@ from garrison.faults import BadAnswer, NotSupported, Refused, TimedOut, Unreacha
 from garrison.model import Credentials, PoolOrder
 from sentry_asic.answers import Answer, table, words
 from sentry_asic.make import Reading, Seen
-from sentry_asic.makes.braiins_parse import Answers, Group, only_group, parse_groups, parse_reading, parse_seen
+from sentry_asic.makes.braiins_parse import (
+    Answers,
+    Group,
+    only_group,
+    parse_groups,
+    parse_reading,
+    parse_seen,
+    target_bounds,
+    target_of,
+)
+from sentry_asic.settable import check_within
 from sentry_asic.web_login import WebLogin, check_order, told_by
 from sentry_core.http import HttpAnswer, HttpClient
 
@@ -139,6 +149,16 @@ class Rest:
         }
         await self._order("pools/batch", [group])
         self._passwords = {(pool.url, pool.user): pool.password for pool in wanted}
+
+    async def power_limit_w(self) -> int | None:
+        """Its power target; None while its tuner works to another kind of target, or is off."""
+        return target_of((await self._get("performance/tuner-state")).value)
+
+    async def set_power_limit(self, limit_w: int) -> None:
+        """Its power target. The bounds are those that the device states for its model."""
+        least, most = target_bounds((await self._get("configuration/constraints")).value)
+        check_within(limit_w, least, most, "W", "power target")
+        await self._order("performance/power-target", {"watt": limit_w})
 
     def _held_pools(self, groups: Sequence[Group]) -> tuple[PoolOrder, ...]:
         held = (pool for group in groups for pool in group.pools)

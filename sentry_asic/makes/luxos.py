@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
-from garrison.faults import BadAnswer, Conflict, Fault, Refused, TimedOut, Unreachable
+from garrison.faults import BadAnswer, Conflict, Fault, NotSupported, Refused, TimedOut, Unreachable
 from garrison.model import PoolOrder
 from garrison.words import ActionKind
 from sentry_asic.answers import Answer, rows, table, whole, words
@@ -21,6 +22,7 @@ from sentry_asic.cgminer import PORT, NoReply, ask, section
 from sentry_asic.make import Place, Reading, Seen
 from sentry_asic.makes.luxos_parse import Answers, blinks, is_luxos, is_split, parse_reading, parse_seen
 from sentry_asic.order_rules import check_pools
+from sentry_asic.settable import check_mode, check_within
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,7 @@ _SESSION_WAIT_S = 10  # others hold it for seconds; it ends by itself 60 s after
 _SESSION_TRY_EVERY_S = 1
 _LOGOFF_S = 3
 _MOST_POOLS = 8
+_PLACE = re.compile(r"[0-3]|[+-].*|[\d.]+(?:THs|k?W)", re.IGNORECASE)  # what `profileset` takes for something else than a name
 _PARTS = ",\\|"  # part its parameters, or escape in cgminer's own API
 _SECTIONS = {
     "summary": "SUMMARY", "devs": "DEVS", "stats": "STATS", "fans": "FANS", "power": "POWER", "pools": "POOLS",
@@ -40,21 +43,25 @@ _FAST = ("devs", "stats", "fans", "power", "pools")
 _SLOW = ("temps", "config", "events")
 
 
+_ORDERS = (
+    ActionKind.REBOOT,
+    ActionKind.RESTART_MINING,
+    ActionKind.PAUSE,
+    ActionKind.RESUME,
+    ActionKind.LOCATE,
+    ActionKind.APPLY_FLIGHT_SHEET,
+    ActionKind.SET_POWER_MODE,
+)
+
+
 class Luxos:
     """One device. Made by `identify` or `Luxos(place)`; `close` it."""
 
     make = MAKE
-    capabilities: tuple[ActionKind, ...] = (
-        ActionKind.REBOOT,
-        ActionKind.RESTART_MINING,
-        ActionKind.PAUSE,
-        ActionKind.RESUME,
-        ActionKind.LOCATE,
-        ActionKind.APPLY_FLIGHT_SHEET,
-    )
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self.capabilities: tuple[ActionKind, ...] = _ORDERS
         self._port = place.api_port or PORT
 
     async def close(self) -> None:
@@ -87,6 +94,7 @@ class Luxos:
 
     async def seen(self) -> Seen:
         version = section(await self._ask("version"), "VERSION")
+        self._learn(await self._thermal())
         return parse_seen(version[0] if version else {}, await self._config(), MAKE)
 
     # ---- orders ------------------------------------------------------------------------------------------
@@ -131,6 +139,47 @@ class Luxos:
             await self._plain("switchpool", str(fresh[0]))  # a pool that works is not taken away
             for old in sorted(held, key=_number, reverse=True):  # from the end: whatever is renumbered, these are not
                 await self._remove(old)
+
+    async def power_mode(self) -> str | None:
+        """The profile that it works with."""
+        return words((await self._config()).get("Profile"), 64) or None
+
+    async def set_power_mode(self, mode: str) -> None:
+        """A profile by its name. Not while ATM moves it between profiles by temperature (maker's documentation)."""
+        profiles = section(await self._ask("profiles"), "PROFILES")
+        name = check_mode(mode, [words(row.get("Profile Name"), 64) for row in profiles])
+        if _PLACE.fullmatch(name):
+            raise NotSupported(f"the device would not take {name!r} for the name of a profile", hint="use its web page")
+        config = await self._config()
+        if config.get("IsAtmEnabled") is True:
+            raise Conflict(
+                "its ATM is on, and changes the profile by temperature",
+                hint="turn ATM off on its web page, or set its highest profile",
+            )
+        await self._in_session("profileset", name)
+
+    async def power_limit_w(self) -> int | None:
+        return whole((await self._thermal()).get("PowerTarget")) or None
+
+    async def set_power_limit(self, limit_w: int) -> None:
+        """Its power target. What it can hold, it tells with it."""
+        told = await self._thermal()
+        check_within(limit_w, whole(told.get("PowerMin")), whole(told.get("PowerLimit")), "W", "power target")
+        await self._in_session("powertargetset", f"power={limit_w}")
+
+    async def _thermal(self) -> Mapping[str, Any]:
+        """Of `atm`, which also has the power target on models that hold one. Nothing where it is not to be had."""
+        try:
+            found = section(await self._ask("atm"), "ATM")
+        except TimedOut:
+            raise
+        except (Unreachable, BadAnswer, Refused):
+            return {}
+        return found[0] if found else {}
+
+    def _learn(self, thermal: Mapping[str, Any]) -> None:
+        more = (ActionKind.SET_POWER_LIMIT,) if whole(thermal.get("PowerTarget")) else ()
+        self.capabilities = (*_ORDERS, *more)
 
     async def _add(self, wanted: Sequence[PoolOrder], group: int, before: Sequence[int]) -> list[int]:
         """The numbers of the pools that were added. When one is refused, those before it are taken away again."""

@@ -2,7 +2,7 @@
 
 Source: recorded answers of an S21 Pro with 1.2.7 (reading, and what orders answer); a public page on the API of 1.2.6 and
 asic-rs (paths, the light that toggles): documented. Its state is a word of its own, so a machine that is stopped, starts or
-has failed is told apart. `/settings` is one document: what is written is what was read, with other pools.
+has failed is told apart. `/settings` is one document: new pools, a preset or a way of cooling go with all that was read.
 """
 
 from __future__ import annotations
@@ -16,17 +16,25 @@ from garrison.model import Credentials, PoolOrder
 from garrison.words import ActionKind
 from sentry_asic.answers import Answer, excerpt, parse, rows, table, whole, words
 from sentry_asic.cgminer import PORT, ask, section
-from sentry_asic.make import Place, Reading, Seen
+from sentry_asic.make import Fan, Place, Reading, Seen
 from sentry_asic.makes.vnish_parse import (
     SLOTS,
     Answers,
+    cooling_of,
+    fan_of,
     is_vnish,
+    least_fan_of,
     parse_pool_orders,
     parse_reading,
     parse_seen,
+    preset_of,
+    presets_of,
     settings_for,
+    target_of,
+    with_part,
 )
 from sentry_asic.order_rules import check_pools
+from sentry_asic.settable import check_mode, check_within
 from sentry_asic.web_login import WebLogin, bearer_header, check_order, told_by
 from sentry_core.http import HttpAnswer, HttpClient
 
@@ -50,6 +58,8 @@ class Vnish:
         ActionKind.RESUME,
         ActionKind.LOCATE,
         ActionKind.APPLY_FLIGHT_SHEET,
+        ActionKind.SET_POWER_MODE,
+        ActionKind.SET_FAN,
     )
 
     def __init__(self, place: Place) -> None:
@@ -57,6 +67,7 @@ class Vnish:
         self._credentials = place.credentials or FACTORY
         self._http = HttpClient(place.host, place.http_port or HTTP_PORT, total_s=_ANSWER_S)
         self._web = WebLogin(self._http, self._log_in, lambda answer: answer.status in (401, 403))
+        self._target_c: int | None = None  # that it held before its fan was set by hand
         self._refused: WrongPassword | None = None  # reading goes on without a log-in; a slow look tries again
 
     async def close(self) -> None:
@@ -162,12 +173,54 @@ class Vnish:
         return self._held(await self._settings())
 
     async def set_pools(self, pools: Sequence[PoolOrder]) -> None:
-        """The device says whether it wants to be restarted for them."""
         wanted = tuple(_stored(pool) for pool in check_pools(pools, SLOTS))
         settings = await self._settings()
         if self._held(settings) == wanted:
             return
-        said = table(await self._order("settings", settings_for(settings, wanted)))
+        await self._save(settings_for(settings, wanted))
+
+    async def power_mode(self) -> str | None:
+        """The stored preset: it works with it after the restart that it asks for."""
+        return preset_of(await self._settings())
+
+    async def set_power_mode(self, mode: str) -> None:
+        """A preset by its name, without the voltage and frequencies of the old one: it brings its own (proto-fleet).
+
+        One that was never tuned on this machine is tuned first, which takes hours.
+        """
+        path = "/api/v1/autotune/presets"
+        told = told_by(self._http.where, path, await self._web.ask("GET", path)).value
+        settings = await self._settings()
+        name = check_mode(mode, presets_of(told, settings))
+        state = words((await self._status()).get("miner_state")).lower()
+        if "tuning" in state:
+            raise Conflict(f"{self._http.where} is being tuned", hint="wait until it mines, or stop it first; nothing was sent")
+        self._held(settings)  # with pools that make no sense nothing is written
+        await self._save(with_part(settings, "overclock", {"preset": name}))
+
+    async def fan(self) -> Fan | None:
+        return fan_of(await self._settings())
+
+    async def set_fan(self, fan: Fan) -> None:
+        """By itself it holds a temperature, which it forgets while its fan is set by hand: then we must have seen it before."""
+        settings = await self._settings()
+        cooling = cooling_of(settings)
+        if not cooling:
+            raise BadAnswer(f"the settings that {self._http.where} shows make no sense, so nothing was written", hint=_LOOK)
+        target_c = target_of(settings) or self._target_c
+        if fan.percent is not None:
+            check_within(fan.percent, least_fan_of(settings), 100, "%", "fan speed")
+            self._target_c, mode = target_c, {"name": "manual", "param": fan.percent}
+        elif target_c is None:
+            raise Conflict(f"{self._http.where} does not tell which temperature it is to hold", hint="set that on its web page")
+        else:
+            mode = {"name": "auto", "param": target_c}
+        self._held(settings)
+        await self._save(with_part(settings, "cooling", {**cooling, "mode": mode}))
+
+    async def _save(self, settings: Mapping[str, Any]) -> None:
+        """The device says whether it wants to be restarted for it."""
+        said = table(await self._order("settings", settings))
         if said.get("reboot_required") is True:
             await self.reboot()
         elif said.get("restart_required") is True:

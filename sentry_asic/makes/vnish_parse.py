@@ -13,7 +13,7 @@ from typing import Any
 
 from garrison.model import Condition, Pool, PoolOrder
 from sentry_asic.answers import number, rows, table, whole, words
-from sentry_asic.make import BoardReading, Reading, Seen
+from sentry_asic.make import BoardReading, Fan, Reading, Seen
 from sentry_asic.makes.antminer_parse import mac_of, model_name
 from sentry_asic.models import model_of, unit_hs
 
@@ -169,7 +169,46 @@ def settings_for(settings: Mapping[str, Any], wanted: Sequence[PoolOrder]) -> di
     """The whole document as it was read, with exactly these pools in its slots."""
     slots = [{"url": pool.url, "user": pool.user, "pass": pool.password} for pool in wanted]
     slots += [{"url": "", "user": "", "pass": ""} for _ in range(SLOTS - len(slots))]
-    return {**settings, "miner": {**table(settings.get("miner")), "pools": slots}}
+    return with_part(settings, "pools", slots)
+
+
+def with_part(settings: Mapping[str, Any], name: str, value: object) -> dict[str, Any]:
+    """The whole document as it was read, with another part of what is the miner's: whether firmware keeps what a write leaves
+    out is not known of all versions."""
+    return {**settings, "miner": {**table(settings.get("miner")), name: value}}
+
+
+def preset_of(settings: Mapping[str, Any]) -> str | None:
+    return words(table(table(settings.get("miner")).get("overclock")).get("preset"), 64) or None
+
+
+def presets_of(told: Any, settings: Mapping[str, Any]) -> list[str]:
+    """The names of those that its power supply is fit for. "disabled" is none: then the stored voltage and frequencies count."""
+    modded = table(table(settings.get("miner")).get("overclock")).get("modded_psu") is True
+    fit = (row for row in rows(told) if modded or row.get("modded_psu_required") is not True)
+    return [name for row in fit if (name := words(row.get("name"), 64)) and name != "disabled"]
+
+
+def cooling_of(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    return table(table(settings.get("miner")).get("cooling"))
+
+
+def fan_of(settings: Mapping[str, Any]) -> Fan | None:
+    """None for other ways of cooling than by its fans, such as immersion."""
+    mode = table(cooling_of(settings).get("mode"))
+    percent = whole(mode.get("param"))
+    name = words(mode.get("name")).lower()
+    return Fan(None) if name == "auto" else Fan(percent) if name == "manual" and percent is not None else None
+
+
+def target_of(settings: Mapping[str, Any]) -> int | None:
+    """The temperature in °C that it holds while it decides by itself."""
+    mode = table(cooling_of(settings).get("mode"))
+    return whole(mode.get("param")) if words(mode.get("name")).lower() == "auto" else None
+
+
+def least_fan_of(settings: Mapping[str, Any]) -> int | None:
+    return whole(table(table(table(settings.get("ui")).get("consts")).get("cooling")).get("min_fan_pwm"))
 
 
 def _is_pool(row: Any) -> bool:

@@ -16,9 +16,10 @@ from sentry_asic.answers import rows, table, whole, words
 from sentry_asic.cgminer import PORT, ask
 from sentry_asic.make import Place, Reading, Seen
 from sentry_asic.makes.whatsminer_parse import firmware_of, is_modern
-from sentry_asic.makes.whatsminer_v2 import ANSWER_S, SLOTS, V2
+from sentry_asic.makes.whatsminer_v2 import ANSWER_S, MOST_LIMIT_W, POWER_MODES, SLOTS, V2
 from sentry_asic.makes.whatsminer_v3 import V3
 from sentry_asic.order_rules import check_pools
+from sentry_asic.settable import check_mode, check_within
 
 MAKE = "whatsminer"
 FACTORY_V2 = Credentials("admin", "admin")
@@ -37,6 +38,9 @@ class Whatsminer:
         ActionKind.RESUME,
         ActionKind.LOCATE,
         ActionKind.APPLY_FLIGHT_SHEET,
+        ActionKind.SET_POWER_MODE,
+        ActionKind.SET_POWER_LIMIT,
+        ActionKind.SET_HOSTNAME,
     )
 
     def __init__(self, place: Place) -> None:
@@ -128,6 +132,27 @@ class Whatsminer:
             return
         await (await self._orders()).set_pools(wanted)
         self._passwords = {(pool.url, pool.user): pool.password for pool in wanted}
+
+    async def power_mode(self) -> str | None:
+        return (await self._reads.held_power())[0]
+
+    async def set_power_mode(self, mode: str) -> None:
+        """Restarts its miner."""
+        await (await self._orders()).set_power_mode(check_mode(mode, POWER_MODES))
+
+    async def power_limit_w(self) -> int | None:
+        return (await self._reads.held_power())[1]
+
+    async def set_power_limit(self, limit_w: int) -> None:
+        """Restarts its miner. The most is what the model takes, and it does not tell how much that is."""
+        check_within(limit_w, None, MOST_LIMIT_W, "W", "power limit")
+        await (await self._orders()).set_power_limit(limit_w)
+
+    async def hostname(self) -> str | None:
+        return await self._reads.hostname()
+
+    async def set_hostname(self, name: str) -> None:
+        await (await self._orders()).set_hostname(name)
 
 
 # ---- fingerprint -------------------------------------------------------------------------------------------

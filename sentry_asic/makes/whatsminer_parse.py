@@ -54,7 +54,7 @@ def of_v2(
             expected_hashrate_hs=_first(summary, ("Factory GHS",), gh) or None,
             power_w=power or None,
             power_source="miner" if power else None,
-            power_limit_w=_limit(summary.get("Power Limit")),
+            power_limit_w=limit_of(summary.get("Power Limit")),
             uptime_s=whole(summary.get("Elapsed")),
             system_uptime_s=whole(summary.get("Uptime")),
             temp_c=_degrees(summary.get("Temperature")),
@@ -105,7 +105,7 @@ def of_v3(status: Mapping[str, Any]) -> Reading:
             expected_hashrate_hs=_first(summary, ("factory-hash",), th) or None,
             power_w=power or None,
             power_source="miner" if power else None,
-            power_limit_w=_limit(summary.get("power-limit")),
+            power_limit_w=limit_of(summary.get("power-limit")),
             uptime_s=whole(summary.get("elapsed")),
             system_uptime_s=whole(summary.get("bootup-time")),
             temp_c=max((told for told in board_temps if told is not None), default=None),
@@ -222,7 +222,7 @@ def _degrees(told: object) -> float | None:
     return value if value and -60 <= value <= 200 else None
 
 
-def _limit(told: object) -> float | None:
+def limit_of(told: object) -> float | None:
     value = number(told)
     return value if value and 0 < value < _NO_LIMIT_W else None
 

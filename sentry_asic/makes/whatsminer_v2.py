@@ -26,6 +26,8 @@ from sentry_asic.makes.whatsminer_parse import firmware_of, is_yes, listed_error
 ANSWER_S = 5  # of one question: a look is three, and has 10 s in all
 ORDER_S = 15
 SLOTS = 3
+POWER_MODES = ("low", "normal", "high")
+MOST_LIMIT_W = 99_999  # of both API documents
 LOCK_OUT_S = 30 * 60
 _TOKEN_S = 25 * 60  # it lives for 30 minutes
 _OK, _WRONG_TOKEN, _TOO_MANY, _DENIED, _UNKNOWN_COMMAND = 131, 135, 136, 45, 14
@@ -150,6 +152,15 @@ class V2:
         """BadAnswer and what asking raises when they are not to be had."""
         return pools_of(section(await self.ask("pools"), "POOLS"))
 
+    async def held_power(self) -> tuple[str | None, int | None]:
+        """Power mode and limit in W; None where it does not tell. Its summary tells them, which it may not give asleep."""
+        found = section(await self.ask("summary"), "SUMMARY")
+        reading = of_v2(found[0] if found else {}, None, None)
+        return reading.mode, None if reading.power_limit_w is None else round(reading.power_limit_w)
+
+    async def hostname(self) -> str | None:
+        return words((await self.message("get_miner_info")).get("hostname"), 64) or None
+
     # ---- orders --------------------------------------------------------------------------------------------
 
     async def reboot(self) -> None:
@@ -176,6 +187,15 @@ class V2:
             pool = pools[place] if place < len(pools) else PoolOrder("", "", "")
             fields |= {f"pool{place + 1}": pool.url, f"worker{place + 1}": pool.user, f"passwd{place + 1}": pool.password}
         await self._order("update_pools", **fields)
+
+    async def set_power_mode(self, mode: str) -> None:
+        await self._order(f"set_{mode}_power")
+
+    async def set_power_limit(self, limit_w: int) -> None:
+        await self._order("adjust_power_limit", power_limit=str(limit_w))
+
+    async def set_hostname(self, name: str) -> None:
+        await self._order("set_hostname", hostname=name)
 
     async def _order(self, command: str, **fields: object) -> None:
         """Returns when the device took it. One that went out and got no answer is no fault: the caller looks later."""

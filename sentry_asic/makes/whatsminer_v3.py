@@ -22,7 +22,7 @@ from sentry_asic.cgminer import MAX_BYTES, NoReply
 from sentry_asic.make import Place, Reading, Seen
 from sentry_asic.makes.antminer_parse import mac_of
 from sentry_asic.makes.whatsminer_crypt import encrypt, token_v3
-from sentry_asic.makes.whatsminer_parse import firmware_of, is_yes, listed_errors, of_v3
+from sentry_asic.makes.whatsminer_parse import firmware_of, is_yes, limit_of, listed_errors, of_v3
 from sentry_asic.makes.whatsminer_v2 import ANSWER_S, ORDER_S, WRITE_DISABLED_HINT
 
 PORT = 4433
@@ -97,6 +97,16 @@ class V3:
             raise BadAnswer(f"{self._host}: an answer without pools")
         return reading.pools
 
+    async def held_power(self) -> tuple[str | None, int | None]:
+        """Power mode and limit in W; None where it does not tell."""
+        told = table(await self.ask("get.miner.setting"))
+        limit_w = limit_of(told.get("power-limit"))
+        return words(told.get("power-mode"), 32).lower() or None, None if limit_w is None else round(limit_w)
+
+    async def hostname(self) -> str | None:
+        """What is stored: it goes by a new name after its restart."""
+        return words(table(await self.ask("get.system.setting")).get("hostname"), 64) or None
+
     async def ask(self, command: str, param: str | None = None) -> Any:
         """`msg` of a get command."""
         request = {"cmd": command} | ({} if param is None else {"param": param})
@@ -122,6 +132,15 @@ class V3:
     async def set_pools(self, pools: Sequence[PoolOrder]) -> None:
         param = [{"pool": pool.url, "worker": pool.user, "passwd": pool.password} for pool in pools]
         await self._order("set.miner.pools", param, sealed=True)
+
+    async def set_power_mode(self, mode: str) -> None:
+        await self._order("set.miner.power_mode", mode)
+
+    async def set_power_limit(self, limit_w: int) -> None:
+        await self._order("set.miner.power_limit", limit_w)
+
+    async def set_hostname(self, name: str) -> None:
+        await self._order("set.system.hostname", {"hostname": name})
 
     async def _order(self, command: str, param: object = None, *, sealed: bool = False) -> None:
         """Returns when the device took it. One that went out and got no answer is no fault: the caller looks later."""

@@ -144,6 +144,10 @@ def orders(draw: st.DrawFn) -> Order:
         off_s=draw(number) if kind is ActionKind.POWER_CYCLE else 0,
         force=draw(flag) if kind is ActionKind.POWER_CYCLE else False,
         locate_on=draw(flag) if kind is ActionKind.LOCATE else True,
+        power_mode=draw(st.sampled_from(["low", "290MHz", "2550"])) if kind is ActionKind.SET_POWER_MODE else "",
+        power_limit_w=draw(st.integers(1, 100_000)) if kind is ActionKind.SET_POWER_LIMIT else 0,
+        fan_pct=draw(st.none() | st.integers(0, 100)) if kind is ActionKind.SET_FAN else None,
+        hostname=draw(st.sampled_from(["a", "miner-7", "x" * 63])) if kind is ActionKind.SET_HOSTNAME else "",
     )
 
 
@@ -266,6 +270,14 @@ def test_noise_is_refused_or_read_but_never_breaks(noise: bytes) -> None:
             lambda: wire.order_from(pb.Action(id="1", kind="reboot", device="d", locate=pb.Locate())), id="strange arguments"
         ),
         pytest.param(lambda: wire.order_from(pb.Action(kind="reboot", device="d")), id="no id"),
+        pytest.param(lambda: wire.order_from(_setting(power_mode=pb.SetPowerMode(mode=" "))), id="a mode without a name"),
+        pytest.param(lambda: wire.order_from(_setting(power_mode=pb.SetPowerMode(mode="x" * 65))), id="a mode too long"),
+        pytest.param(lambda: wire.order_from(_setting(power_limit=pb.SetPowerLimit())), id="a limit of nothing"),
+        pytest.param(lambda: wire.order_from(_setting(power_limit=pb.SetPowerLimit(limit_w=100_001))), id="a limit too high"),
+        pytest.param(lambda: wire.order_from(_setting(fan=pb.SetFan(percent=101))), id="a fan too fast"),
+        pytest.param(lambda: wire.order_from(_setting(hostname=pb.SetHostname(hostname="a b"))), id="two host names"),
+        pytest.param(lambda: wire.order_from(_setting(hostname=pb.SetHostname(hostname="-a"))), id="a false host name"),
+        pytest.param(lambda: wire.order_from(pb.Action(id="1", kind="set_fan", device="d")), id="a fan without a word"),
         pytest.param(lambda: wire.report_from(pb.ActionReport(action_id="1")), id="no state"),
         pytest.param(lambda: wire.checked(pb.Target(expected_hashrate_hs=math.nan)), id="not a number"),
         pytest.param(
@@ -307,3 +319,8 @@ def _device(**changes: Any) -> pb.Device:
         else:
             setattr(message, field, value)
     return message
+
+
+def _setting(**arguments: Any) -> pb.Action:
+    (name,) = arguments
+    return pb.Action(id="1", kind=f"set_{name}", device="d", **arguments)

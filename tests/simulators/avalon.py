@@ -262,7 +262,7 @@ class Avalon:
             )
         if option == "led" and values == ["1-255"]:
             return _status("I", 118, f"ASC 0 set info: LED[{int(self.blinking)}]")
-        if option not in (self.spec.options or "reboot|led|setpool|hashpower").split("|") or self.faults.refuse_orders:
+        if option not in (self.spec.options or "reboot|led|setpool|hashpower|workmode").split("|") or self.faults.refuse_orders:
             return _status("E", 120, f"ASC 0 set failed: Unknown option: {option}")
         if option == "setpool":
             return self._set_pool(values, with_slot=False)
@@ -279,6 +279,9 @@ class Avalon:
             self._boot()
         elif option == "led":
             self.blinking = values == ["1-1"]
+        elif option == "workmode":
+            if (len(values) == 2) == (self.kind == "q"):  # home models want the word `set`, the others do not know it
+                self.workmode = int(values[-1])
         elif option == "hashpower":
             self.soft_off = 5 if values == ["0"] else 0
         elif option in ("softoff", "softon"):

@@ -39,6 +39,8 @@ class Bitaxe:
         self.kind, self.host, self.port, self.down_s = kind, host, 0, down_s
         self.mac = "02:00:5e:10:00:31"
         self.stored: dict[str, Any] = {**_POOL, **_FALLBACK, "stratumTLS": 0 if kind == "axeos" else False}
+        self.stored |= {"hostname": "simulated", "autofanspeed": 1}
+        self.stored |= {"fanspeed": 42} if kind == "old" else {"manualFanSpeed": 100}
         self.works_with = dict(self.stored)
         self.faults = Faults()
         self.dead_pools: set[str] = {"dead."}

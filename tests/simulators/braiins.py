@@ -32,6 +32,7 @@ class Braiins:
         self.groups: list[dict[str, Any]] = [{"name": "farm", "quota": 2, "pools": pools}]
         self.works_with = self.groups
         self.dead_pools: set[str] = {"dead."}
+        self.target_w = 3000
         self.paused = self.stopped = self.blinking = False
         self.reboots = self.restarts = self.log_ins = 0
         self.proof = ""  # the token or the session that is good now
@@ -146,8 +147,11 @@ class Braiins:
             "miner/hw/hashboards": {"hashboards": [self._board(i) for i in range(BOARDS)]},
             "cooling/state": {"fans": [{"position": i, "rpm": 5100 + 30 * i, "target_speed_ratio": 0.9} for i in range(FANS)]},
             "performance/tuner-state": {
-                "mode_state": {"powertargetmodestate": {"current_target": {"watt": 3000}}},
+                "mode_state": {"powertargetmodestate": {"current_target": {"watt": self.target_w}}},
                 "overall_tuner_state": 2,
+            },
+            "configuration/constraints": {
+                "tuner_constraints": {"power_target": {"min": {"watt": 1200}, "default": {"watt": 3000}, "max": {"watt": 3800}}}
             },
             "actions/locate": self.blinking,
             "pools": self._rest_groups(),
@@ -167,6 +171,8 @@ class Braiins:
             self.paused = path.endswith("pause")
         elif path == "actions/locate":
             self.blinking = bool(given)
+        elif path == "performance/power-target":
+            self.target_w = given["watt"]
         elif path == "pools/batch":
             self.groups = [
                 {

@@ -14,7 +14,7 @@ from tests.simulators.api_port import ApiPort, Reply, invalid, status
 PROGRAM = "LUXminer 2025.6.1.101010-simulated"
 SECTIONS = {
     "summary": "SUMMARY", "devs": "DEVS", "stats": "STATS", "fans": "FANS", "power": "POWER", "temps": "TEMPS",
-    "config": "CONFIG", "events": "EVENTS", "version": "VERSION", "pools": "POOLS",
+    "config": "CONFIG", "events": "EVENTS", "version": "VERSION", "pools": "POOLS", "profiles": "PROFILES", "atm": "ATM",
 }  # fmt: skip
 BOARDS = 3
 
@@ -28,6 +28,10 @@ class Luxos:
         self.mac, self.serial = "02:00:5e:10:00:21", "EXAMPLE0021"
         self.asleep = False
         self.led = "auto"
+        self.profiles = ["450MHz", "500MHz", "550MHz", "2"]
+        self.profile = "500MHz"
+        self.atm = False
+        self.target_w = 0  # 0: a model that holds no power target
         self.reboots = self.resets = 0
         self.pools: list[dict[str, Any]] = []
         self.add("stratum+tcp://pool.invalid:3333", "factory.worker")
@@ -87,7 +91,7 @@ class Luxos:
             return status(400, "not now", kind="E", program=PROGRAM)
         if command in ("addpool", "removepool", "switchpool"):
             done = self._pool_order(command, given)
-        elif command in ("curtail", "rebootdevice", "resetminer", "ledset", "logoff"):
+        elif command in ("curtail", "rebootdevice", "resetminer", "ledset", "logoff", "profileset", "powertargetset"):
             if not given or given[0] != self.session:
                 return status(403, "invalid session", kind="E", program=PROGRAM)
             done = self._order(command, given[1:])
@@ -119,6 +123,14 @@ class Luxos:
             if len(given) != 2 or given[0] != "red" or given[1] not in ("on", "off", "blink", "auto"):
                 return False
             self.led = given[1]
+        elif command == "profileset":
+            if given[0] not in self.profiles or self.atm:
+                return False
+            self.profile = given[0]
+        elif command == "powertargetset":
+            if not self.target_w or not given[0].startswith("power="):
+                return False
+            self.target_w = int(given[0].partition("=")[2])
         elif command == "resetminer":
             self.resets += 1
             self._began_s = asyncio.get_running_loop().time()
@@ -215,10 +227,20 @@ class Luxos:
             ]
         if command == "config":
             row = {"Model": "Antminer S19k Pro", "MACAddr": self.mac.upper(), "SerialNumber": self.serial, "Hostname": "simulated"}
-            row |= {"RedLed": self.led, "GreenLed": "auto", "CurtailMode": "Sleep" if self.asleep else "None", "Profile": "500MHz"}
-            return [row | {"IPAddr": "192.0.2.21", "OS": "LuxOS", "SystemStatus": "Normal"}]
+            row |= {
+                "RedLed": self.led,
+                "GreenLed": "auto",
+                "CurtailMode": "Sleep" if self.asleep else "None",
+                "Profile": self.profile,
+            }
+            return [row | {"IsAtmEnabled": self.atm, "IPAddr": "192.0.2.21", "OS": "LuxOS", "SystemStatus": "Normal"}]
         if command == "events":
             return self.events
+        if command == "profiles":
+            return [{"Profile Name": name, "Step": str(i), "Watts": 2000 + 300 * i} for i, name in enumerate(self.profiles)]
+        if command == "atm":
+            target = {"PowerMin": 2000, "PowerLimit": 3500, "PowerTarget": self.target_w} if self.target_w else {}
+            return [{"Enabled": self.atm, "MaxProfile": "default"} | target]
         active = self._active()
         return [
             {key: value for key, value in pool.items() if key != "password"}

@@ -17,6 +17,11 @@ _API = "/api/v1/"
 _DEVFEE = {"url": "DevFee", "pool_type": "DevFee", "user": "DevFee", "status": "active", "accepted": 9, "rejected": 0, "stale": 0}
 
 
+_PRESETS = [{"name": "disabled", "pretty": "Disabled", "status": "untuned", "modded_psu_required": False}] + [
+    {"name": str(w), "pretty": f"{w} watt ~ 188 TH", "status": "tuned", "modded_psu_required": w > 4000} for w in (2550, 2800, 4100)
+]
+
+
 class Vnish:
     """One device of 190 TH/s. `down_s`: how long a reboot keeps both ports shut."""
 
@@ -27,7 +32,13 @@ class Vnish:
         pools = [{"url": "pool.invalid:3333", "user": "factory.worker", "pass": "p"}]
         empty = {"url": "", "user": "", "pass": ""}
         self.settings: dict[str, Any] = {
-            "miner": {"misc": {"quiet_mode": True}, "overclock": {"preset": "2800"}, "pools": [*pools, empty, dict(empty)]},
+            "miner": {
+                "misc": {"quiet_mode": True},
+                "overclock": {"preset": "2800", "globals": {"freq": 495}},
+                "cooling": {"mode": {"name": "auto", "param": 65}, "fan_min_count": 4},
+                "pools": [*pools, empty, dict(empty)],
+            },
+            "ui": {"consts": {"cooling": {"min_fan_pwm": 10}}},
             "network": {"hostname": "simulated", "dhcp": True},
             "password": None,
         }
@@ -134,6 +145,8 @@ class Vnish:
             return told(self.spoilt[path])
         if path == "settings":
             return told(self.settings) if unlocked else Response(b"")
+        if path == "autotune/presets":
+            return told(_PRESETS) if unlocked else told({"err": "locked"}, status=401)
         answers = {"info": self._info, "summary": self._summary, "status": self._status, "perf-summary": self._perf}
         return told(answers[path]()) if path in answers else Response(b"", 404)
 
@@ -154,7 +167,7 @@ class Vnish:
             self.lit = not self.lit if self.ignores_on else given["on"]
             return {"on": self.lit}
         elif path == "settings":
-            self.settings = given
+            self.settings = _merged(self.settings, given)
             if not self.wants:
                 self._start_miner()
             return {name: name == self.wants for name in ("restart_required", "reboot_required")}
@@ -216,3 +229,10 @@ class Vnish:
         if command == "summary" and self.state in ("mining", "auto-tuning"):
             return status(11, "Summary") | {"SUMMARY": [{"Elapsed": self._up_s, "GHS 5s": self.rate_hs / 1e9}]}
         return invalid()
+
+
+def _merged(held: Any, given: Any) -> Any:
+    """What a settings document leaves out stays (proto-fleet writes the preset alone)."""
+    if not isinstance(held, dict) or not isinstance(given, dict):
+        return given
+    return held | {name: _merged(held.get(name), value) for name, value in given.items()}

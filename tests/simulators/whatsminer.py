@@ -36,6 +36,7 @@ class Faults:
     write_disabled: bool = False
     too_many: bool = False  # all tokens are out
     drop_tokens: int = 0  # so many orders find their token dead
+    ignore_settings: bool = False  # says yes to a mode, limit or name, and stays as it is
     drop_reply: bool = False  # carries out an order and closes without a word
     plain_errors: bool = True  # else errors come encrypted like answers
     twice_encoded: bool = False  # answers to orders are JSON in a JSON string
@@ -73,6 +74,7 @@ class Whatsminer:
         self.dead_pools: set[str] = set()
         self.pools = [{"url": "stratum+tcp://pool.invalid:3333", "user": "factory.worker", "pass": "x"}, _EMPTY, _EMPTY]
         self.boards, self.chips, self.nominal_hs, self.watts = 3, 105, 114e12, 3300
+        self.power_mode, self.power_limit_w, self.hostname = "Normal", 3500, "simulated"
         self.on = self.hung = self.blinking = False
         self.mining = True
         self.reboots = self.restarts = self.tokens_given = 0
@@ -185,6 +187,13 @@ class Whatsminer:
             self.pools = (given["pools"] + [_EMPTY] * 3)[:3]
             self._began_s = self._now()
 
+        elif name in ("mode", "limit") and not self.faults.ignore_settings:
+            self.power_mode = given.get("mode", self.power_mode).capitalize()
+            self.power_limit_w = min(given.get("limit_w", self.power_limit_w), 3600)  # its standard power: no fault, and no more
+            self._began_s = self._now()
+        elif name == "hostname" and not self.faults.ignore_settings:
+            self.hostname = given["hostname"]
+
     def _alive(self, pool: dict[str, str]) -> bool:
         return not any(dead in pool["url"] for dead in self.dead_pools)
 
@@ -239,7 +248,7 @@ class Whatsminer:
             return {name: off, "Firmware Version": f"'{self.firmware}'"}
         if command == "get_miner_info" and self.kind != "v1":
             led = "manual" if self.blinking else "auto"
-            return {"hostname": "simulated", "mac": self.mac.upper(), "ledstat": led, "minersn": "SIM0001", "proto": "dhcp"}
+            return {"hostname": self.hostname, "mac": self.mac.upper(), "ledstat": led, "minersn": "SIM0001", "proto": "dhcp"}
         return None
 
     def _error_codes(self) -> dict[str, Any] | bytes:
@@ -268,8 +277,8 @@ class Whatsminer:
             "Fan Speed Out": 5070,
             "Power": self.watts if self.mining else 30,
             "Power_RT": self.watts + 10,
-            "Power Limit": 3500,
-            "Power Mode": "Normal",
+            "Power Limit": self.power_limit_w,
+            "Power Mode": self.power_mode,
             "Factory GHS": self.nominal_hs / 1e9,
             "Chip Temp Max": 92.5,
             "MAC": self.mac.upper(),
@@ -398,7 +407,10 @@ class Whatsminer:
             parts = {"summary": self._summary_v3(), "pools": self._pools_v3(), "edevs": self._edevs_v3()}
             return {"code": 0, "msg": {name: parts[name] for name in str(param).split("+") if name in parts}}
         if command == "get.miner.setting":
-            return {"code": 0, "msg": {"power-limit": 3500, "power-mode": "normal", "power-percent": 0}}
+            told = {"power-limit": self.power_limit_w, "power-mode": self.power_mode.lower(), "power-percent": 0}
+            return {"code": 0, "msg": told}
+        if command == "get.system.setting":
+            return {"code": 0, "msg": {"hostname": self.hostname, "web-pool": 1}}
         return self._order_v3(command, param, asked)
 
     def _order_v3(self, command: str, param: Any, asked: dict[str, Any]) -> dict[str, Any] | None:
@@ -416,6 +428,12 @@ class Whatsminer:
         elif command == "set.miner.pools":
             listed = json.loads(_aes(digest, base64.b64decode(str(param)), encrypt=False).rstrip(b"\x00"))
             name, values = "pools", {"pools": [{"url": p["pool"], "user": p["worker"], "pass": p["passwd"]} for p in listed]}
+        elif command == "set.miner.power_mode" and param in ("low", "normal", "high"):
+            name, values = "mode", {"mode": str(param)}
+        elif command == "set.miner.power_limit" and isinstance(param, int):
+            name, values = "limit", {"limit_w": param}
+        elif command == "set.system.hostname" and isinstance(param, dict):
+            name, values = "hostname", param
         else:
             return {"code": -2, "msg": "invalid command"}
         self._act(name, values)
@@ -423,7 +441,7 @@ class Whatsminer:
 
     def _device_v3(self) -> dict[str, Any]:
         return {
-            "network": {"mac": self.mac.upper(), "hostname": "simulated"},
+            "network": {"mac": self.mac.upper(), "hostname": self.hostname},
             "miner": {"working": str(self.mining).lower(), "type": self.model, "board-num": "3", "miner-sn": "SIM0001"},
             "system": {
                 "api": "3.0.1",
@@ -483,6 +501,12 @@ def _as_order(given: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         return plain[command], {}
     if command == "set_led":
         return "led", {"on": given.get("param") != "auto"}
+    if command in ("set_low_power", "set_normal_power", "set_high_power"):
+        return "mode", {"mode": command.split("_")[1]}
+    if command == "adjust_power_limit" and isinstance(given["power_limit"], str):
+        return "limit", {"limit_w": int(given["power_limit"])}
+    if command == "set_hostname":
+        return "hostname", {"hostname": given["hostname"]}
     if command == "update_pools":
         pools = [{"url": given[f"pool{i}"], "user": given[f"worker{i}"], "pass": given[f"passwd{i}"]} for i in (1, 2, 3)]
         return "pools", {"pools": [pool for pool in pools if pool["url"]]}

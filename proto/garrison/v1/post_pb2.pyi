@@ -1174,6 +1174,10 @@ class Action(_message.Message):
     SHEET_FIELD_NUMBER: _builtins.int
     POWER_CYCLE_FIELD_NUMBER: _builtins.int
     LOCATE_FIELD_NUMBER: _builtins.int
+    POWER_MODE_FIELD_NUMBER: _builtins.int
+    POWER_LIMIT_FIELD_NUMBER: _builtins.int
+    FAN_FIELD_NUMBER: _builtins.int
+    HOSTNAME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUIDv7, decided by the commander, never reused"""
     kind: _builtins.str
@@ -1189,6 +1193,14 @@ class Action(_message.Message):
     def power_cycle(self) -> Global___PowerCycle: ...
     @_builtins.property
     def locate(self) -> Global___Locate: ...
+    @_builtins.property
+    def power_mode(self) -> Global___SetPowerMode: ...
+    @_builtins.property
+    def power_limit(self) -> Global___SetPowerLimit: ...
+    @_builtins.property
+    def fan(self) -> Global___SetFan: ...
+    @_builtins.property
+    def hostname(self) -> Global___SetHostname: ...
     def __init__(
         self,
         *,
@@ -1200,12 +1212,16 @@ class Action(_message.Message):
         sheet: Global___Sheet | None = ...,
         power_cycle: Global___PowerCycle | None = ...,
         locate: Global___Locate | None = ...,
+        power_mode: Global___SetPowerMode | None = ...,
+        power_limit: Global___SetPowerLimit | None = ...,
+        fan: Global___SetFan | None = ...,
+        hostname: Global___SetHostname | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "locate", b"locate", "power_cycle", b"power_cycle", "sheet", b"sheet"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "fan", b"fan", "hostname", b"hostname", "locate", b"locate", "power_cycle", b"power_cycle", "power_limit", b"power_limit", "power_mode", b"power_mode", "sheet", b"sheet"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "device", b"device", "epoch", b"epoch", "id", b"id", "kind", b"kind", "locate", b"locate", "not_after_ms", b"not_after_ms", "power_cycle", b"power_cycle", "sheet", b"sheet"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "device", b"device", "epoch", b"epoch", "fan", b"fan", "hostname", b"hostname", "id", b"id", "kind", b"kind", "locate", b"locate", "not_after_ms", b"not_after_ms", "power_cycle", b"power_cycle", "power_limit", b"power_limit", "power_mode", b"power_mode", "sheet", b"sheet"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_arguments: _TypeAlias = _typing.Literal["sheet", "power_cycle", "locate"]  # noqa: Y015
+    _WhichOneofReturnType_arguments: _TypeAlias = _typing.Literal["sheet", "power_cycle", "locate", "power_mode", "power_limit", "fan", "hostname"]  # noqa: Y015
     _WhichOneofArgType_arguments: _TypeAlias = _typing.Literal["arguments", b"arguments"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_arguments) -> _WhichOneofReturnType_arguments | None: ...
 
@@ -1253,6 +1269,88 @@ class Locate(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Locate: _TypeAlias = Locate  # noqa: Y015
+
+@_typing.final
+class SetPowerMode(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODE_FIELD_NUMBER: _builtins.int
+    mode: _builtins.str
+    """the device's own name for it: low, eco, 290MHz; 1 to 64 characters"""
+    def __init__(
+        self,
+        *,
+        mode: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetPowerMode: _TypeAlias = SetPowerMode  # noqa: Y015
+
+@_typing.final
+class SetPowerLimit(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_W_FIELD_NUMBER: _builtins.int
+    limit_w: _builtins.int
+    """W, 1 to 100000; a device that takes a target takes it as its target"""
+    def __init__(
+        self,
+        *,
+        limit_w: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit_w", b"limit_w"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetPowerLimit: _TypeAlias = SetPowerLimit  # noqa: Y015
+
+@_typing.final
+class SetFan(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERCENT_FIELD_NUMBER: _builtins.int
+    percent: _builtins.int
+    """0 to 100; absent: the device decides by its temperature"""
+    def __init__(
+        self,
+        *,
+        percent: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_percent", b"_percent", "percent", b"percent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_percent", b"_percent", "percent", b"percent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__percent: _TypeAlias = _typing.Literal["percent"]  # noqa: Y015
+    _WhichOneofArgType__percent: _TypeAlias = _typing.Literal["_percent", b"_percent"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__percent) -> _WhichOneofReturnType__percent | None: ...
+
+Global___SetFan: _TypeAlias = SetFan  # noqa: Y015
+
+@_typing.final
+class SetHostname(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOSTNAME_FIELD_NUMBER: _builtins.int
+    hostname: _builtins.str
+    """one label of RFC 1123: letters, digits and hyphens, 1 to 63"""
+    def __init__(
+        self,
+        *,
+        hostname: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hostname", b"hostname"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetHostname: _TypeAlias = SetHostname  # noqa: Y015
 
 @_typing.final
 class CancelAction(_message.Message):

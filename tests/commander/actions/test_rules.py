@@ -167,6 +167,11 @@ def test_one_open_order_a_device() -> None:
         (ActionKind.LOCATE, {"on": False}, {"on": False}),
         (ActionKind.APPLY_FLIGHT_SHEET, {"sheet": "btc"}, {"sheet": "btc"}),
         (ActionKind.POWER_CYCLE, {"off_s": 60}, {"force": False, "off_s": 60}),
+        (ActionKind.SET_POWER_MODE, {"mode": "290MHz"}, {"mode": "290MHz"}),
+        (ActionKind.SET_POWER_LIMIT, {"limit_w": 3000}, {"limit_w": 3000}),
+        (ActionKind.SET_FAN, {"percent": 0}, {"percent": 0}),
+        (ActionKind.SET_FAN, {"percent": "auto"}, {"percent": "auto"}),
+        (ActionKind.SET_HOSTNAME, {"hostname": "miner-7"}, {"hostname": "miner-7"}),
     ],
 )
 def test_arguments_are_completed(kind: ActionKind, given: dict[str, object], complete: dict[str, object]) -> None:
@@ -187,12 +192,25 @@ def test_arguments_are_completed(kind: ActionKind, given: dict[str, object], com
         (ActionKind.APPLY_FLIGHT_SHEET, {"sheet": 3}),
         (ActionKind.POWER_CYCLE, {"off_s": "30"}),
         (ActionKind.POWER_OFF, {"off_s": 30}),
+        *((ActionKind.SET_POWER_MODE, {"mode": mode}) for mode in (None, "", " low", "a\nb", "x" * 65, 1)),
+        *((ActionKind.SET_POWER_LIMIT, {"limit_w": limit}) for limit in (None, 0, -1, 100_001, 1.5, "3000", True)),
+        *((ActionKind.SET_FAN, {"percent": percent}) for percent in (None, -1, 101, 50.5, "50", "", "automatic", True)),
+        *((ActionKind.SET_HOSTNAME, {"hostname": name}) for name in (None, "", "a b", "a.b", "-a", "a-", "x" * 64, 7)),
+        (ActionKind.SET_FAN, {}),
     ],
 )
 def test_wrong_arguments_are_refused(kind: ActionKind, given: dict[str, object]) -> None:
     """An unknown name, a missing one, or another type: refused, never guessed."""
     with pytest.raises(BadInput):
         rules.checked_arguments(kind, given)
+
+
+def test_a_host_name_is_for_one_device() -> None:
+    """Two devices of one name find nobody."""
+    rules.check_count(ActionKind.SET_FAN, 100)
+    rules.check_count(ActionKind.SET_HOSTNAME, 1)
+    with pytest.raises(BadInput, match="for one device"):
+        rules.check_count(ActionKind.SET_HOSTNAME, 2)
 
 
 def test_deadlines() -> None:
@@ -215,6 +233,21 @@ def test_an_order_has_what_is_left_of_its_time() -> None:
     assert rules.order_of(row, NOW_MS - 10**9, 7).not_after_ms == 300_000
     assert rules.order_of(row, NOW_MS + 10**9, 7).not_after_ms == 1
     assert rules.order_of(row, NOW_MS, 7).epoch == 7
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "name", "value"),
+    [
+        (ActionKind.SET_POWER_MODE, {"mode": "eco"}, "power_mode", "eco"),
+        (ActionKind.SET_POWER_LIMIT, {"limit_w": 3000}, "power_limit_w", 3000),
+        (ActionKind.SET_FAN, {"percent": 60}, "fan_pct", 60),
+        (ActionKind.SET_FAN, {"percent": "auto"}, "fan_pct", None),
+        (ActionKind.SET_HOSTNAME, {"hostname": "m"}, "hostname", "m"),
+    ],
+)
+def test_a_setting_goes_on_the_wire(kind: ActionKind, arguments: dict[str, object], name: str, value: object) -> None:
+    """As it was asked for."""
+    assert getattr(rules.order_of(a_row(S.SENT, kind=kind, arguments=arguments), NOW_MS, 1), name) == value
 
 
 def test_a_damaged_sheet_is_told() -> None:
