@@ -52,9 +52,9 @@ class Place:
 
 
 @contextlib.contextmanager
-def simulators() -> Iterator[list[Place]]:
+def simulators(count: int = DEVICES, first: str = "127.40.0.1", *more: str) -> Iterator[list[Place]]:
     """In a process of their own: every fourth an old Antminer."""
-    command = [sys.executable, "-m", "tests.simulators.farm", "--count", str(DEVICES), "--first", "127.40.0.1"]
+    command = [sys.executable, "-m", "tests.simulators.farm", "--count", str(count), "--first", first, *more]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:
             told = json.loads(process.stdout.readline() if process.stdout else b"{}")
