@@ -11,7 +11,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,9 +31,14 @@ from commander.api import gate, overview, serving, upkeep
 from commander.backup import Made, backup
 from commander.db import Database
 from commander.fleet import api as fleet_api
+from commander.fleet import found_api, inventory_api
+from commander.fleet.found_rules import rules_of
 from commander.fleet.service import Fleet, FleetSettings
 from commander.flight_sheets import api as sheets_api
+from commander.flight_sheets import pool_watch
 from commander.flight_sheets import service as sheets_service
+from commander.flight_sheets.pool_watch import PoolWatch
+from commander.flight_sheets.rules import ASSIGNED
 from commander.flight_sheets.service import FlightSheets
 from commander.link.ports import Ports, Terms
 from commander.link.server import REVOKED, Link, Listen
@@ -89,6 +94,7 @@ class Commander:
     telemetry: Telemetry
     actions: Actions
     sheets: FlightSheets
+    pools: PoolWatch
     link: Link
     metrics: Metrics
     app: FastAPI
@@ -107,6 +113,7 @@ class Commander:
                     "telemetry": self.telemetry.run(),
                     "actions": self.actions.run(),
                     "flight sheets": self.sheets.run(),
+                    "pools": self.pools.run(),
                     "metrics": self.metrics.run(),
                     "certificates": self._tend(),
                     "watchdog": keep_watchdog(notifier, self.clock),
@@ -203,11 +210,24 @@ def _connected(
         sheets_service.Ports(fleet.device, fleet.devices, fleet.set_wanted_sheet, switching),
         clock,
     )
+
+    async def restore(identities: Sequence[str]) -> list[str]:
+        ordered = await actions.create(pool_watch.RESTORER, ActionKind.APPLY_FLIGHT_SHEET, identities, {"sheet": ASSIGNED})
+        taken = {row.identity for row in ordered.actions}
+        return [one for one in identities if one not in taken]
+
+    pools = PoolWatch(
+        db,
+        pool_watch.Ports(fleet.some, switching, restore),
+        clock,
+        restore=settings.pools.restore_pools,
+        look_s=settings.sessions.poll_every_s,
+    )
     power = Power(
         db, power_service.Ports(fleet.devices, fleet.outlets, fleet.boards, fleet.sentries), clock, _power_limits(settings)
     )
-    actions.within += [sheets.within, power.within]
-    actions.changed += [sheets.changed]
+    actions.within += [sheets.within, pools.within, power.within]
+    actions.changed += [sheets.changed, pools.changed]
     link = Link(
         Ports(access, telemetry, fleet, actions),
         Terms(settings.farm, reconnect_window_ms=settings.sessions.reconnect_window_s * 1000),
@@ -259,6 +279,8 @@ def _connected(
             upkeep.router(backed_up),
             access_api.router(access),  # before the fleet's: /sentries/tokens is not a sentry
             fleet_api.router(fleet),
+            found_api.router(fleet),
+            inventory_api.router(fleet),
             telemetry_api.router(telemetry, key_of, clock, fleet.named),
             checks_api.router(Checks(telemetry, lambda: fleet.named({}))),
             actions_api.router(actions),
@@ -268,7 +290,7 @@ def _connected(
         ],
         VERSION,
     )
-    return Commander(home, settings, clock, authority, fleet, access, telemetry, actions, sheets, link, metrics, app)
+    return Commander(home, settings, clock, authority, fleet, access, telemetry, actions, sheets, pools, link, metrics, app)
 
 
 def _fleet_settings(settings: Settings) -> FleetSettings:
@@ -276,6 +298,7 @@ def _fleet_settings(settings: Settings) -> FleetSettings:
     return FleetSettings(
         board_kinds=frozenset(BOARDS),
         poll_every_ms=sessions.poll_every_s * 1000,
+        adopt=rules_of(settings.discovery.adopt),
         power=PowerLimits(power.off_s, power.min_interval_s, power.max_per_day, power.stagger_ms),
         silent_after_ms=sessions.silent_after_s * 1000,
         window_ms=sessions.reconnect_window_s * 1000,

@@ -67,6 +67,7 @@ class DeviceRow:
     site: str = ""
     rack: str = ""
     position: str = ""
+    notes: str = ""
 
 
 @dataclass(frozen=True, slots=True)

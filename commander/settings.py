@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from commander.fleet.found_rules import rules_of
 from garrison import settings as toml
 from garrison.faults import BadInput
 from sentry_core import settings as sentries
@@ -64,6 +65,27 @@ class Power(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 0.3
 
 
+class Pools(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    restore_pools: Annotated[
+        bool,
+        Meta(
+            description="an ASIC whose pools are no longer those of its flight sheet gets them again, at most twice.\n"
+            "false: it is told as a critical event, and nothing is done"
+        ),
+    ] = False
+
+
+class Discovery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    adopt: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="which devices that a sentry's scan found are watched without asking anybody:\n"
+            '"all", "make:bitaxe", "range:hall-a" or both in one, "make:bitaxe range:hall-a".\n'
+            "Never what is there twice (MAC, serial, address), refused our log-in, or was removed by a person"
+        ),
+    ] = ()
+
+
 class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shape: Annotated[Literal["auto", "json", "plain"], Meta(description="auto: plain on a terminal, JSON otherwise")] = "auto"
     level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least level that is written")] = "info"
@@ -77,6 +99,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     history: History = History()
     sessions: Sessions = Sessions()
     power: Power = Power()
+    pools: Pools = Pools()
+    discovery: Discovery = Discovery()
     log: Log = Log()
 
 
@@ -90,6 +114,10 @@ def load(home: Path) -> Settings:
 
 def check(settings: Settings, name: str) -> None:
     """What the types cannot say. Raises BadInput."""
+    try:
+        rules_of(settings.discovery.adopt)
+    except BadInput as fault:
+        raise BadInput(f"{name}: `discovery.adopt`: {fault.text}", hint=fault.hint) from fault
     for key, address in (("post", settings.listen.post), ("enrol", settings.listen.enrol), ("http", settings.listen.http)):
         if address:
             host_port(address, f"{name}: `listen.{key}`")

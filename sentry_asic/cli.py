@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from garrison.faults import BadInput
-from sentry_core.cli import Kind, commands
+from sentry_core.cli import Home, Kind, commands
 from sentry_core.cli import main as run_app
 
 if TYPE_CHECKING:
     from garrison.clock import Clock
     from garrison.model import Credentials
     from rrc.board import BoardAddress
-    from sentry_asic.discovery import Found
     from sentry_asic.relay_command import Verb
     from sentry_core.post import Post
     from sentry_core.settings import SentrySettings
@@ -61,42 +60,41 @@ def probe(
 
 @app.command()
 def scan(
-    cidr: Annotated[str, typer.Argument(metavar="CIDR", help="A private network of at most a /16, such as 192.168.1.0/24.")],
+    ranges: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RANGE…",
+            help="192.168.1.0/24, 10.0.0.10-10.0.0.90, an address, or a name in the settings; left out: all that are named there.",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option("--exclude", help="Addresses to leave alone, written so too; repeat.")
+    ] = None,
+    rate: Annotated[float, typer.Option("--rate", help="Most new connections a second; 0: as set.", min=0, max=10_000)] = 0,
     port: Annotated[int, typer.Option("--port", help="Port of the devices' API.", min=0, max=65535)] = 0,
     http_port: HttpPort = 0,
     username: Username = "",
     password_file: PasswordFile = None,
-    as_json: AsJson = False,
+    home: Home = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line for each device.")] = False,
 ) -> None:
-    """Find devices in a network."""
-    credentials = _credentials(username, password_file)
-    found = _run(_scan(cidr, port, http_port, credentials))
-    rows = [
-        {
-            "address": device.address,
-            "make": device.seen.make if device.seen else None,
-            "model": (device.seen.model or None) if device.seen else None,
-            "mac": (device.seen.mac or None) if device.seen else None,
-            "firmware": (device.seen.firmware or None) if device.seen else None,
-            "serial": (device.seen.serial or None) if device.seen else None,
-            "state": device.state,
-            "error": device.error,
-        }
-        for device in found
-    ]
+    """Find devices in networks of ours. Reads only; the same again when run again."""
+    from sentry_asic.scan_command import Asked
+    from sentry_asic.scan_command import scan as search
+
+    asked = Asked(ranges or [], exclude or [], rate, port, http_port, _credentials(username, password_file))
+    state_dir = _KIND.state_dir(home)
+    settings: Any = _KIND.load(state_dir)
+    rows = _run(search(asked, settings, state_dir, progress=not as_json))
     if as_json:
-        _print_json(rows)
+        import json
+
+        for row in rows:
+            sys.stdout.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
     else:
         from sentry_asic.show import print_scan
 
         print_scan(rows)
-
-
-async def _scan(cidr: str, port: int, http_port: int, credentials: Credentials | None) -> list[Found]:
-    from sentry_asic.discovery import scan as search
-
-    found = [device async for device in search(cidr, api_port=port, http_port=http_port, credentials=credentials)]
-    return sorted(found, key=lambda device: [part.rjust(5, "0") for part in device.address.replace(":", ".").split(".")])
 
 
 relay_app = typer.Typer(help="One relay board, without a commander.", no_args_is_help=True)

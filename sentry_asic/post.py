@@ -12,10 +12,12 @@ from garrison.clock import Clock
 from garrison.faults import Fault
 from garrison.model import Assignment, Order, Outcome
 from garrison.words import POWER_ACTIONS, ActionKind, DeviceState, PowerState
+from sentry_asic.finder import Finder
 from sentry_asic.orders import DeviceOrders
 from sentry_asic.power import Power
 from sentry_asic.power_store import PowerStore
 from sentry_asic.relays import Relays
+from sentry_asic.scan_command import allowed_networks
 from sentry_asic.settings import AsicSettings
 from sentry_asic.watch import Pace, Watcher
 from sentry_core.post import Outbox, Progress
@@ -35,6 +37,7 @@ class AsicPost:
         pace = Pace(poll_every_s=settings.poll.every_s, slow_every_s=settings.poll.slow_every_s, at_once=settings.poll.at_once)
         self._orders: DeviceOrders | None = None
         self._watcher = Watcher(clock, pace, is_off=self._is_off, sheet_of=self._sheet_of)
+        self._finder = Finder(settings.scan, lambda: allowed_networks(state_dir), clock)
         self._store: PowerStore | None = None
         self._relays: Relays | None = None
         self._power: Power | None = None
@@ -61,6 +64,7 @@ class AsicPost:
         power, relays = await self._open()
         await relays.assign(assignment.boards, assignment.power.stagger_ms, assignment.poll_every_ms)
         self._watcher.assign(assignment.targets, assignment.poll_every_ms)
+        self._finder.assign(assignment.targets)
         await power.resume()
 
     async def run(self, outbox: Outbox) -> None:
@@ -71,6 +75,7 @@ class AsicPost:
                 tasks.create_task(power.run(outbox), name="power promises")
                 tasks.create_task(relays.run(outbox), name="relays")
                 tasks.create_task(self._watcher.run(outbox), name="miners")
+                tasks.create_task(self._finder.run(outbox), name="finder")
         finally:
             if self._store is not None:
                 await self._store.close()

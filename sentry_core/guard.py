@@ -7,6 +7,7 @@ order, so a change counts at once; while it cannot be read, nothing is allowed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
@@ -42,11 +43,17 @@ class Guard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         int, Meta(ge=0, le=1000, description="how often one device may be switched off within an hour")
     ] = 4
     firmware: Annotated[bool, Meta(description="whether firmware may be flashed, once there are orders for it")] = False
+    scan_networks: Annotated[
+        tuple[str, ...],
+        Meta(description='networks beside the private ones in which devices may be looked for, such as "198.18.0.0/24"'),
+    ] = ()
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.actions if kind not in _ALL]
         if unknown:
             raise ValueError(f"unknown kind of order {unknown[0]!r}")
+        for network in self.scan_networks:
+            ip_network(network)  # ValueError says what is wrong with it
 
 
 Started = tuple[ActionKind, str, int]

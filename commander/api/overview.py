@@ -96,6 +96,7 @@ def router(sources: Sources) -> APIRouter:
         return {
             **_row(row, newest, names, sources),
             "pools": [_pool(pool) for pool in row.pools],
+            "notes": row.notes or None,
             "conditions": [{"code": c.code, "text": c.text, "severity": c.severity} for c in row.conditions],
             "missing": list(row.missing),
             "capabilities": [kind.value for kind in row.capabilities],

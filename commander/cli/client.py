@@ -93,7 +93,15 @@ class Api:
     def _where(self) -> str:
         return self._target.url or str(self._target.home)
 
+    def text(self, path: str) -> str:
+        """GET, for an answer that is no JSON."""
+        return self._reply("GET", path).text
+
     def _ask(self, method: str, path: str, *, query: dict[str, Any] | None = None, body: Any = None) -> Any:
+        reply = self._reply(method, path, query=query, body=body)
+        return reply.json() if reply.content else None
+
+    def _reply(self, method: str, path: str, *, query: dict[str, Any] | None = None, body: Any = None) -> httpx.Response:
         params = {name: value for name, value in (query or {}).items() if value is not None}
         try:
             reply = self._client.request(method, f"/api/v1{path}", params=params, json=body)
@@ -102,7 +110,7 @@ class Api:
         except httpx.TransportError as error:
             raise _no_answer(self._target, error) from error
         if reply.is_success:
-            return reply.json() if reply.content else None
+            return reply
         raise _fault(reply)
 
 
@@ -181,6 +189,13 @@ def token_from(path: Path | None) -> str:
     if not token.isascii() or any(c.isspace() for c in token):
         raise BadInput(f"what stands in {where} is not a token")
     return token
+
+
+def password_from(path: Path | None) -> str | None:
+    """A password never stands on a command line: from a file, or from GARRISON_DEVICE_PASSWORD."""
+    if path is not None:
+        return secret_of(path, "password").strip("\r\n")
+    return os.environ.get("GARRISON_DEVICE_PASSWORD")
 
 
 def secret_of(path: Path, what: str) -> str:

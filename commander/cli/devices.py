@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from commander.cli import shown
-from commander.cli.client import Api, in_path, secret_of, target_of
+from commander.cli import finds, inventory, shown
+from commander.cli.client import Api, in_path, password_from, target_of
 
 app = typer.Typer(help="Rigs and ASIC miners.", no_args_is_help=True)
+
+app.command("found")(finds.found)
+app.command("adopt")(finds.adopt)
+app.command("dismiss")(finds.dismiss)
+app.command("export")(inventory.export)
+app.command("import")(inventory.import_)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Ref = Annotated[str, typer.Argument(help="Id, name, MAC, serial or address.")]
@@ -121,6 +126,25 @@ def tag(
 
 
 @app.command()
+def note(context: typer.Context, device: Ref, text: Annotated[str, typer.Argument(help="The note; empty takes it away.")]) -> None:
+    """Writes a note on a device, in place of the one it had."""
+    _change(context, device, {"notes": text})
+
+
+@app.command()
+def place(
+    context: typer.Context,
+    device: Ref,
+    site: Annotated[str | None, typer.Option(help="Its site.")] = None,
+    rack: Annotated[str | None, typer.Option(help="Its rack.")] = None,
+    position: Annotated[str | None, typer.Option(help="Its place in the rack.")] = None,
+) -> None:
+    """Says where a device stands. An empty text clears; what is not given stays."""
+    given = {"site": site, "rack": rack, "position": position}
+    _change(context, device, {key: value for key, value in given.items() if value is not None})
+
+
+@app.command()
 def maintenance(context: typer.Context, device: Ref, off: Annotated[bool, typer.Option("--off", help="End it.")] = False) -> None:
     """Puts a device into maintenance: it is left alone and nobody is alarmed."""
     _change(context, device, {"maintenance": not off})
@@ -138,10 +162,3 @@ def _change(context: typer.Context, device: str, change: dict[str, Any]) -> None
     with Api(target_of(context)) as api:
         row = api.patch(f"/devices/{in_path(device)}", change)
     typer.echo(f"{row['id']}  {row['name']}  {' '.join(row.get('tags') or [])}".rstrip())
-
-
-def password_from(path: Path | None) -> str | None:
-    """A password never stands on a command line: from a file, or from GARRISON_DEVICE_PASSWORD."""
-    if path is not None:
-        return secret_of(path, "password").strip("\r\n")
-    return os.environ.get("GARRISON_DEVICE_PASSWORD")

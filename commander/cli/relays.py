@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from commander.cli import shown
-from commander.cli.client import Api, in_path, target_of
-from commander.cli.devices import Json, password_from
+from commander.cli.client import Api, in_path, password_from, target_of
+from commander.cli.devices import Json
 from garrison.faults import BadInput
 
 app = typer.Typer(help="Relay boards, and which outlet feeds which device.", no_args_is_help=True)

@@ -18,15 +18,15 @@ from garrison.faults import BadInput, NotAllowed
 from garrison.model import Credentials
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)  # a password must not come back in an error
 
 
-class SentryChangeBody(_Body):
+class SentryChangeBody(Body):
     name: str
 
 
-class NewDeviceBody(_Body):
+class NewDeviceBody(Body):
     address: str
     sentry: str
     name: str = ""
@@ -38,7 +38,7 @@ class NewDeviceBody(_Body):
     simulated: bool = False
 
 
-class DeviceChangeBody(_Body):
+class DeviceChangeBody(Body):
     """Only what is given is changed; an empty site, rack or position clears it."""
 
     name: str | None = None
@@ -52,9 +52,10 @@ class DeviceChangeBody(_Body):
     site: str | None = None
     rack: str | None = None
     position: str | None = None
+    notes: str | None = None
 
 
-class NewBoardBody(_Body):
+class NewBoardBody(Body):
     name: str
     kind: str
     address: str
@@ -66,7 +67,7 @@ class NewBoardBody(_Body):
     simulated: bool = False
 
 
-class OutletBody(_Body):
+class OutletBody(Body):
     """`device`: id, name, MAC, serial or address; null only for an outlet that is protected."""
 
     device: str | int | None = None
@@ -124,7 +125,7 @@ def _devices(routes: APIRouter, fleet: Fleet) -> None:
             body.sentry,
             body.name,
             body.make,
-            _credentials(body.username, body.password),
+            credentials_of(body.username, body.password),
             body.http_port,
             body.expected_hashrate_hs,
             body.simulated,
@@ -139,11 +140,12 @@ def _devices(routes: APIRouter, fleet: Fleet) -> None:
             remove_tags=body.remove_tags,
             maintenance=body.maintenance,
             address=body.address,
-            credentials=_credentials(body.username, body.password),
+            credentials=credentials_of(body.username, body.password),
             expected_hashrate_hs=body.expected_hashrate_hs,
             site=body.site,
             rack=body.rack,
             position=body.position,
+            notes=body.notes,
         )
         return await _device_json(fleet, await fleet.change_device(caller_of(request), device, asked))
 
@@ -167,7 +169,7 @@ def _relays(routes: APIRouter, fleet: Fleet) -> None:
             body.address,
             body.sentry,
             body.outlets,
-            _credentials(body.username, body.password),
+            credentials_of(body.username, body.password),
             body.options,
             body.simulated,
         )
@@ -235,6 +237,7 @@ def event_json(one: EventRecord) -> dict[str, Any]:
         "text": one.text,
         "sentry_id": one.sentry_id or None,
         "device_id": one.device_id,
+        "devices": [{"id": device_id, "name": name} for device_id, name in one.devices],
         "detail": dict(one.detail),
     }
 
@@ -255,6 +258,7 @@ async def _device_json(fleet: Fleet, row: DeviceRow) -> dict[str, Any]:
         "site": row.site or None,
         "rack": row.rack or None,
         "position": row.position or None,
+        "notes": row.notes or None,
     }
 
 
@@ -286,7 +290,7 @@ async def _sentry_names(fleet: Fleet) -> dict[str, str]:
     return {one.id: one.name for one in await fleet.sentries()}
 
 
-def _credentials(username: str | None, password: str | None) -> Credentials | None:
+def credentials_of(username: str | None, password: str | None) -> Credentials | None:
     if username is None and password is None:
         return None
     if password is None:

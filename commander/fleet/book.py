@@ -15,8 +15,8 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from commander.db import Database
-from commander.fleet import rules, store
-from commander.fleet.records import BoardRecord, DeviceRecord, EventRecord, OutletRecord, SentryRecord
+from commander.fleet import found_store, rules, store
+from commander.fleet.records import BoardRecord, DeviceRecord, EventRecord, FoundRecord, OutletRecord, SentryRecord
 from garrison.clock import Clock
 from garrison.frame import device_key
 from garrison.model import Assignment, Credentials, PowerLimits
@@ -49,6 +49,8 @@ class Book:
         self.feeds: defaultdict[int, set[tuple[str, str]]] = defaultdict(set)
         self.names: Counter[str] = Counter()  # of devices, case folded
         self.references: defaultdict[str, set[int]] = defaultdict(set)  # whatever a device may be called by, to those it may be
+        self.found: dict[tuple[str, str], FoundRecord] = {}  # by sentry and address
+        self.found_named: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)  # by identity, and by serial, folded
         self.counters: dict[str, int] = {}
         self.on_assignment_change: list[Callable[[str], None]] = []
         self._db, self._clock, self._vault = db, clock, vault
@@ -57,15 +59,17 @@ class Book:
 
     async def load(self) -> None:
         def read(c: sqlite3.Connection) -> tuple[Any, ...]:
-            return store.sentries(c), store.devices(c), store.boards(c), store.outlets(c), store.counters(c)
+            return store.sentries(c), store.devices(c), store.boards(c), store.outlets(c), store.counters(c), found_store.found(c)
 
-        sentries, devices, boards, outlets, self.counters = await self._db.read(read)
+        sentries, devices, boards, outlets, self.counters, found = await self._db.read(read)
         self.sentries = {one.id: one for one in sentries}
         self.boards = {one.id: one for one in boards}
         for device in devices:
             self._place_device(device)
         for outlet in outlets:
             self._place_outlet(outlet)
+        for one in found:
+            self._place_found(one)
 
     def draft(self) -> Draft:
         return Draft(self)
@@ -182,6 +186,19 @@ class Book:
         if old is not None and old.device_id is not None:
             self.feeds[old.device_id].discard(key)
 
+    def _place_found(self, record: FoundRecord) -> None:
+        self._lift_found(record.key)
+        self.found[record.key] = record
+        for name in _names_of(record):
+            self.found_named[name].add(record.key)
+
+    def _lift_found(self, key: tuple[str, str]) -> None:
+        old = self.found.pop(key, None)
+        for name in _names_of(old) if old is not None else ():
+            self.found_named[name].discard(key)
+            if not self.found_named[name]:
+                del self.found_named[name]
+
 
 class Draft:
     """Changes on their way to disk. They are in the book already; `undo` takes back what a failed write did not keep."""
@@ -258,6 +275,19 @@ class Draft:
             self.changes.removed_outlets.add(key)
             self._touch_board(key[0])
 
+    def put_found(self, record: FoundRecord) -> None:
+        self._remember("found", record.key, self._book.found.get(record.key))
+        self._book._place_found(record)
+        self.changes.found[record.key] = record
+        self.changes.removed_found.discard(record.key)
+
+    def drop_found(self, key: tuple[str, str]) -> None:
+        if key in self._book.found:
+            self._remember("found", key, self._book.found[key])
+            self._book._lift_found(key)
+            self.changes.found.pop(key, None)
+            self.changes.removed_found.add(key)
+
     def number(self, counter: str) -> int:
         """The next number of this counter; never given again, whatever is removed."""
         following = self._book.counters.get(counter, 0) + 1
@@ -279,6 +309,8 @@ class Draft:
                 book._lift_device(key) if old is None else book._place_device(old)  # type: ignore[arg-type]  # of this table
             elif table == "outlets":
                 book._lift_outlet(key) if old is None else book._place_outlet(old)  # type: ignore[arg-type]  # of this table
+            elif table == "found":
+                book._lift_found(key) if old is None else book._place_found(old)  # type: ignore[arg-type]  # of this table
             elif old is None:
                 getattr(book, table).pop(key, None)
             else:
@@ -291,6 +323,7 @@ class Draft:
         _freshen(theirs.devices.keys() | theirs.removed_devices, book.devices, mine.devices, mine.removed_devices)
         _freshen(theirs.boards.keys() | theirs.removed_boards, book.boards, mine.boards, mine.removed_boards)
         _freshen(theirs.outlets.keys() | theirs.removed_outlets, book.outlets, mine.outlets, mine.removed_outlets)
+        _freshen(theirs.found.keys() | theirs.removed_found, book.found, mine.found, mine.removed_found)
         mine.counters.update({name: book.counters[name] for name in theirs.counters})
         mine.events[:0] = theirs.events[:EVENTS_WAITING]
         self.touched |= other.touched
@@ -315,6 +348,10 @@ def _freshen(keys: Iterable[Any], now: dict[Any, Any], put: dict[Any, Any], remo
             put.setdefault(key, now[key])
         else:
             removed.add(key)
+
+
+def _names_of(found: FoundRecord) -> set[str]:
+    return {found.identity, f"serial {found.seen.serial.casefold()}" if found.seen.serial else ""} - {""}
 
 
 def _assigned(record: DeviceRecord) -> tuple[object, ...]:

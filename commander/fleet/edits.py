@@ -5,6 +5,7 @@ Each function raises BadInput, NotFound or Conflict before it changes anything.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
@@ -28,6 +29,7 @@ from garrison.model import Credentials
 T = TypeVar("T")
 MOST_OUTLETS = 512
 MOST_TAGS = 50
+MOST_NOTES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class DeviceChange:
     site: str | None = None
     rack: str | None = None
     position: str | None = None
+    notes: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,20 +130,19 @@ def _only(found: list[T], text: str, what: str, listing: str, shown: Callable[[T
 # ---- devices ---------------------------------------------------------------------------------------------------
 
 
-def add_device(book: Book, asked: NewDevice, allowed: Allowed, now_ms: int) -> tuple[Draft, DeviceRecord]:
-    sentry = find_sentry(book, asked.sentry)
-    if sentry.standing != "approved":
-        raise Conflict(f"sentry {sentry.name} is {sentry.standing}", hint="approve it first, or name another")
-    if sentry.kind != "asic":
-        raise BadInput(f"{sentry.name} is a {sentry.kind} sentry: it watches its own machine only", hint="name an ASIC sentry")
+def add_device(
+    book: Book, asked: NewDevice, allowed: Allowed, now_ms: int, draft: Draft | None = None
+) -> tuple[Draft, DeviceRecord]:
+    """`draft`: of which it becomes a part."""
+    sentry = asic_sentry(book, asked.sentry)
     address = checked_address(asked.address, allowed.networks)
-    for other in book.devices.values():
+    for other in _called(book, address):
         if other.sentry_id == sentry.id and other.watched_address == address:
             raise Conflict(f"{sentry.name} watches {address} already, as device {other.id} ({other.name})")
     name = _free_name(book, asked.name) if asked.name else ""
     if asked.make:
         checked_tag(asked.make)
-    draft = book.draft()
+    draft = book.draft() if draft is None else draft
     number = draft.number("device")
     record = DeviceRecord(
         id=number,
@@ -159,10 +161,24 @@ def add_device(book: Book, asked: NewDevice, allowed: Allowed, now_ms: int) -> t
         site=sentry.site,
     )
     draft.put_device(record)
+    draft.drop_found((sentry.id, address))
     return draft, record
 
 
-def change_device(book: Book, device_id: int, asked: DeviceChange, allowed: Allowed) -> tuple[Draft, DeviceRecord]:
+def asic_sentry(book: Book, text: str) -> SentryRecord:
+    """The sentry that is to watch an ASIC."""
+    sentry = find_sentry(book, text)
+    if sentry.standing != "approved":
+        raise Conflict(f"sentry {sentry.name} is {sentry.standing}", hint="approve it first, or name another")
+    if sentry.kind != "asic":
+        raise BadInput(f"{sentry.name} is a {sentry.kind} sentry: it watches its own machine only", hint="name an ASIC sentry")
+    return sentry
+
+
+def change_device(
+    book: Book, device_id: int, asked: DeviceChange, allowed: Allowed, draft: Draft | None = None
+) -> tuple[Draft, DeviceRecord]:
+    """`draft`: of which it becomes a part."""
     before = book.devices[device_id]
     record = before
     if asked.name is not None:
@@ -186,9 +202,12 @@ def change_device(book: Book, device_id: int, asked: DeviceChange, allowed: Allo
         site=_place(asked.site, before.site, "site"),
         rack=_place(asked.rack, before.rack, "rack"),
         position=_place(asked.position, before.position, "position"),
+        notes=before.notes if asked.notes is None else _notes(asked.notes),
     )
-    draft = book.draft()
+    draft = book.draft() if draft is None else draft
     draft.put_device(record)
+    if record.watched_address != before.watched_address:
+        draft.drop_found((record.sentry_id, record.watched_address))
     return draft, record
 
 
@@ -196,7 +215,7 @@ def _new_address(book: Book, before: DeviceRecord, text: str, allowed: Allowed) 
     if before.kind != "asic":
         raise Conflict(f"{before.name} is a {before.kind}: it has no address to be watched at")
     address = checked_address(text, allowed.networks)
-    for other in book.devices.values():
+    for other in _called(book, address):
         if other.id != before.id and other.sentry_id == before.sentry_id and other.watched_address == address:
             raise Conflict(f"{address} is watched already, as device {other.id} ({other.name})")
     return address
@@ -361,6 +380,18 @@ def _place(text: str | None, before: str, what: str) -> str:
     if text is None:
         return before
     return checked_name(text, what) if text.strip() else ""
+
+
+def _called(book: Book, address: str) -> list[DeviceRecord]:
+    return [book.devices[one] for one in sorted(book.references.get(address, ()))]
+
+
+def _notes(text: str) -> str:
+    """Up to 2,000 characters, of several lines."""
+    given = text.replace("\r\n", "\n").strip()
+    if len(given) > MOST_NOTES or any(unicodedata.category(one)[0] == "C" and one != "\n" for one in given):
+        raise BadInput("notes are too long, or have control characters in them", hint=f"up to {MOST_NOTES:,} characters")
+    return given
 
 
 def _positive(value: float | None) -> float | None:

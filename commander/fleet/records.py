@@ -74,6 +74,36 @@ class DeviceRecord:
     wanted_sheet_id: str = ""
     left: bool = False  # its sentry no longer watches it, or another device answers at its address
     seen: Device | None = None
+    notes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRecord:
+    """A device that a sentry's scan found and nobody adopted: not watched, no orders. `seen` is what the scan was told.
+
+    `dismissed`: a person does not want it. `told`: what is there twice, as far as people were told.
+    """
+
+    sentry_id: str
+    address: str
+    seen: Device
+    first_ms: int
+    seen_ms: int
+    dismissed: bool = False
+    told: tuple[str, ...] = ()
+    identity: str = field(init=False)  # "mac:…" or "serial:…"; empty: it did not say
+
+    def __post_init__(self) -> None:
+        mac, serial = self.seen.mac.lower(), self.seen.serial
+        object.__setattr__(self, "identity", f"mac:{mac}" if mac else f"serial:{self.seen.make}:{serial}" if serial else "")
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.sentry_id, self.address
+
+    @property
+    def range(self) -> str:
+        return self.seen.facts.get("range", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +131,9 @@ class OutletRecord:
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """`id` 0: not written yet. `device` is the identity it came with, empty for the sentry itself or the farm."""
+    """`id` 0: not written yet. `device` is the identity it came with, empty for the sentry itself or the farm. `devices`: id and
+    name of each, when it is about several.
+    """
 
     at_ms: int
     kind: str
@@ -112,3 +144,4 @@ class EventRecord:
     device: str = ""
     detail: Mapping[str, str] = field(default_factory=dict)
     id: int = 0
+    devices: tuple[tuple[int, str], ...] = ()

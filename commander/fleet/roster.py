@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from commander.fleet.book import Book, Draft
+from commander.fleet.found_rules import says_serial
 from commander.fleet.records import DeviceRecord, EventRecord
 from commander.fleet.rules import (
     NO_ANSWER,
@@ -30,6 +31,7 @@ class Roster:
     def __init__(self, book: Book, stream_open: Callable[[str], bool]) -> None:
         self._book = book
         self._stream_open = stream_open
+        self._twice: set[tuple[int, int]] = set()  # devices with one serial, told already
         self._told: set[tuple[str, str]] = set()  # conflicts that stand in the events already: (identity, sentry)
 
     def take(self, sentry_id: str, whole: bool, devices: Sequence[Device], gone: Sequence[str], now_ms: int) -> Draft:
@@ -106,7 +108,7 @@ class Roster:
             identity=entry.identity,
             sentry_id=sentry_id,
             kind=entry.kind,
-            name=self._name_for(_made_name(entry)),
+            name=self._name_for(made_name(entry)),
             added_ms=now_ms,
             watched_address=other.watched_address,
             make_hint=other.make_hint,
@@ -123,13 +125,13 @@ class Roster:
     def _update(self, draft: Draft, sentry_id: str, entry: Device, found: Resolution, now_ms: int) -> None:
         book = self._book
         record = book.devices[found.row or 0]
-        before = record.sentry_id
+        before, past_serial = record.sentry_id, record.seen.serial if record.seen else ""
         record = replace(record, seen=_kept(record, entry), left=False, sentry_id=sentry_id)
         if found.moved:
             # Its address and credentials were for the other sentry; this one gets only what a person gave it here.
             record = replace(record, watched_address="", sealed=None, make_hint="", http_port=0)
         if found.verdict is Verdict.ADOPT:
-            name = record.name if record.named else self._name_for(_made_name(entry), but=record)
+            name = record.name if record.named else self._name_for(made_name(entry), but=record)
             record = replace(record, identity=entry.identity, kind=entry.kind, name=name)
         elif found.verdict is Verdict.TAKE_OVER:
             record = self._take_over(draft, record, book.devices[found.other or 0])
@@ -142,6 +144,8 @@ class Roster:
             text = f"{record.name} now answers at {moved_to}, where {other.name} was"
             self._event(draft, record, now_ms, "device_moved", text, "warning")
         draft.put_device(record)
+        if entry.serial != past_serial:
+            self._same_serial(draft, record, now_ms)
         if found.verdict is Verdict.ADOPT:
             self._event(draft, record, now_ms, "device_found", f"{record.name} was identified")
         elif found.moved:
@@ -176,6 +180,17 @@ class Roster:
                 draft.put_outlet(replace(book.outlets[key], device_id=record.id))
         draft.drop_device(placeholder.id)
         return taken
+
+    def _same_serial(self, draft: Draft, record: DeviceRecord, now_ms: int) -> None:
+        """Two devices that say one serial: a swapped control board, or firmware copied from one to the other."""
+        serial = record.seen.serial if record.seen is not None else ""
+        for other_id in sorted(self._book.references.get(serial.casefold(), ())) if says_serial(serial) else ():
+            other, pair = self._book.devices[other_id], (min(other_id, record.id), max(other_id, record.id))
+            if other_id == record.id or other.seen is None or other.seen.serial != serial or pair in self._twice:
+                continue
+            self._twice.add(pair)
+            text = f"{record.name} and {other.name} both say that their serial is {serial}"
+            self._event(draft, record, now_ms, "device_duplicate", text, "warning")
 
     def _conflict(self, draft: Draft, sentry_id: str, entry: Device, found: Resolution, now_ms: int) -> None:
         """The row stays with the sentry that has it; here at most the target's own row shows what it found."""
@@ -214,7 +229,7 @@ class Roster:
         return self._book.seal(self._book.credentials(record.sealed, sealed_as_device(record.id)), sealed_as_device(device_id))
 
 
-def _made_name(entry: Device) -> str:
+def made_name(entry: Device) -> str:
     """ "antminer-3c4d5e": short, and the same wherever it is plugged in."""
     mac = plain_mac(entry.mac) or ""
     tail = mac.replace(":", "")[-6:] or entry.serial[-6:] or entry.identity[-6:]

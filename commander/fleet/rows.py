@@ -41,7 +41,7 @@ def haystack(one: DeviceRecord) -> str:
 
 def differences(before: DeviceRecord, after: DeviceRecord) -> dict[str, Any]:
     """What a person changed, for the audit; of credentials only that they changed."""
-    names = ("name", "tags", "maintenance", "watched_address", "expected_hashrate_hs", "site", "rack", "position")
+    names = ("name", "tags", "maintenance", "watched_address", "expected_hashrate_hs", "site", "rack", "position", "notes")
     changed: dict[str, Any] = {
         name: {"before": getattr(before, name), "after": getattr(after, name)}
         for name in names
@@ -94,4 +94,5 @@ def shown_device(one: DeviceRecord, key: int | None, state: DeviceState) -> Devi
         site=one.site,
         rack=one.rack,
         position=one.position,
+        notes=one.notes,
     )

@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Protocol
 
 from commander.db import Database
-from commander.fleet import edits, machines, marks, store
+from commander.fleet import edits, found, inventory, machines, marks, store
 from commander.fleet.audit import record as audited
 from commander.fleet.book import Also, Book, Draft, Vault
 from commander.fleet.edits import Allowed, DeviceChange, NewBoard, NewDevice
-from commander.fleet.records import DeviceRecord, EventRecord, MachineRecord, OutletRecord, SentryRecord
+from commander.fleet.found import Finds, FoundFilter
+from commander.fleet.found_rules import PREFIX, Rule
+from commander.fleet.records import DeviceRecord, EventRecord, FoundRecord, MachineRecord, OutletRecord, SentryRecord
 from commander.fleet.roster import Roster
 from commander.fleet.rows import differences, haystack, shown_board, shown_device, shown_sentry
 from commander.fleet.rules import MINING_KINDS, PRIVATE, groups_of, judge_device, judge_sentry, told_facts, unique_name
@@ -27,7 +29,7 @@ from commander.model import BoardRow, Caller, DeviceRow, OutletRow, Sentry
 from garrison.clock import Clock
 from garrison.faults import Fault, NotFound
 from garrison.frame import Number, Series, device_key
-from garrison.model import Assignment, Device, Event, PowerLimits, SentryHello
+from garrison.model import Assignment, Credentials, Device, Event, PowerLimits, SentryHello
 from garrison.spans import Spans
 from garrison.words import POWER_STATE_CODES, DeviceState, PowerState, SentryState
 
@@ -56,6 +58,7 @@ class FleetSettings:
     power: PowerLimits = field(default_factory=PowerLimits)
     silent_after_ms: int = 30_000
     window_ms: int = 20_000
+    adopt: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,13 @@ class _Line:
     judged: SentryState | None = None
 
 
-def no_samples(_: Sequence[int]) -> Mapping[int, Latest]:
+class LatestOf(Protocol):
+    def __call__(self, keys: Iterable[int], metrics: Collection[str] | None = None, /) -> Mapping[int, Latest]:
+        """The newest look at each of these devices; `metrics`: only these."""
+        ...
+
+
+def no_samples(_: Iterable[int], __: Collection[str] | None = None, /) -> Mapping[int, Latest]:
     return {}
 
 
@@ -92,16 +101,18 @@ class Fleet:
     clock: Clock
     settings: FleetSettings
     book: Book
-    latest: Callable[[Sequence[int]], Mapping[int, Latest]] = no_samples
+    latest: LatestOf = no_samples
     _lines: dict[str, _Line] = field(default_factory=dict)
     _seen_ms: dict[str, int] = field(default_factory=dict)
     _rows: dict[int, tuple[DeviceRecord, DeviceRow]] = field(default_factory=dict)
     _started_ms: int = 0
     _roster: Roster = field(init=False)
+    _finds: Finds = field(init=False)
 
     def __post_init__(self) -> None:
         self._started_ms = self.clock.monotonic_ms()
         self._roster = Roster(self.book, self.stream_open)
+        self._finds = Finds(self.book, self.settings.adopt, self._allowed())
 
     @classmethod
     async def open(cls, db: Database, clock: Clock, vault: Vault, settings: FleetSettings | None = None) -> Fleet:
@@ -197,7 +208,15 @@ class Fleet:
     async def take_roster(self, sentry_id: str, whole: bool, devices: Sequence[Device], gone: Sequence[str]) -> None:
         """Durable when it returns. What two sentries report at once stays with the first, and is told as an event."""
         self.sentry_record(sentry_id)
-        await self.book.commit(self._roster.take(sentry_id, whole, devices, gone, self.clock.now_ms()))
+        now_ms = self.clock.now_ms()
+        watched = [one for one in devices if not one.identity.startswith(PREFIX)]
+        left = [one for one in gone if not one.startswith(PREFIX)]
+        draft = self._roster.take(sentry_id, whole, watched, left, now_ms)
+        for device in list(draft.changes.devices.values()):
+            self._finds.heard(draft, device, now_ms)
+        if len(watched) < len(devices) or len(left) < len(gone):
+            self._finds.take(draft, sentry_id, devices, gone, now_ms)
+        await self.book.commit(draft)
 
     async def take_event(self, sentry_id: str, boot: bytes, seq: int, event: Event, *, twin: str = "") -> None:
         """Durable when it returns; the same (boot, seq) again changes nothing.
@@ -259,6 +278,10 @@ class Fleet:
         ]
         rows = [row for row in self._judged(records) if wanted.state is None or row.state.value == wanted.state]
         return sorted(rows, key=lambda row: row.id)
+
+    async def some(self, ids: Iterable[int]) -> list[DeviceRow]:
+        """Those of them that there are."""
+        return self._judged([one for id_ in ids if (one := self.book.devices.get(id_)) is not None])
 
     async def device(self, ref: int | str) -> DeviceRow:
         """By id, name, identity, MAC, serial or address. NotFound; BadInput lists the candidates when several fit."""
@@ -342,8 +365,60 @@ class Fleet:
     async def remove_device(self, caller: Caller, ref: str) -> None:
         record = edits.find_device(self.book, ref)
         draft = edits.remove_device(self.book, record.id, sentry_live=self.stream_open(record.sentry_id))
+        if (kept := found.dismissed_as(record, self.clock.now_ms())) is not None:
+            draft.put_found(kept)
         detail = {"name": record.name, "identity": record.identity, "address": record.watched_address}
         await self._change(draft, caller, "device.remove", f"device {record.id}", detail)
+
+    def finds(self, wanted: FoundFilter) -> list[FoundRecord]:
+        """What scans found and nobody adopted, by sentry and address. NotFound: no such sentry."""
+        return found.listed(self.book, wanted)
+
+    async def adopt(
+        self, caller: Caller, wanted: Sequence[tuple[str, str]], name: str = "", credentials: Credentials | None = None
+    ) -> list[DeviceRow]:
+        """Has what was found watched: all of these or, when one cannot be, none. Each by address, MAC or serial, and its sentry
+        where that does not tell enough."""
+        draft, now_ms, ids = self.book.draft(), self.clock.now_ms(), []
+        try:
+            for ref, sentry in wanted:
+                record = found.find_found(self.book, ref, sentry)
+                ids.append(found.adopt(self.book, draft, record, name, credentials, self._allowed(), now_ms).id)
+        except BaseException:
+            draft.undo()
+            raise
+        await self._change(draft, caller, "device.adopt", f"{len(ids)} found", {"devices": ids})
+        return [await self.device(one) for one in ids]
+
+    async def dismiss(self, caller: Caller, refs: Sequence[str], sentry: str = "", *, back: bool = False) -> list[FoundRecord]:
+        """Not wanted: no rule adopts it and it is not listed. `back`: it is, again."""
+        records = [replace(found.find_found(self.book, ref, sentry), dismissed=not back) for ref in refs]
+        draft = self.book.draft()
+        for record in records:
+            draft.put_found(record)
+        detail = {"addresses": [record.address for record in records], "back": back}
+        await self._change(draft, caller, "device.dismiss", f"{len(records)} found", detail)
+        return records
+
+    def table(self) -> str:
+        """The fleet as CSV, relay boards left out."""
+        book = self.book
+        records = [one for _, one in sorted(book.devices.items()) if one.kind != "relay"]
+        return inventory.written(records, {one.id: one.name for one in book.sentries.values()})
+
+    async def bring_in(self, caller: Caller, text: str, *, dry_run: bool) -> inventory.Brought:
+        """What `table` wrote, changed by a person: all of it or, with one mistake, nothing. `dry_run`: nothing either way."""
+        lines, mistakes = inventory.parse(text)
+        draft = self.book.draft()
+        brought = inventory.bring_in(self.book, draft, lines if not mistakes else (), self._allowed(), self.clock.now_ms())
+        if mistakes:
+            brought.mistakes = mistakes
+        elif dry_run and not brought.mistakes:
+            draft.undo()
+        elif not brought.mistakes:
+            detail = {"added": brought.added, "changed": brought.changed}
+            await self._change(draft, caller, "inventory.import", f"{len(lines)} lines", detail)
+        return brought
 
     async def add_board(self, caller: Caller, asked: NewBoard) -> BoardRow:
         draft, board = edits.add_board(self.book, asked, self._allowed(), self.clock.now_ms())
@@ -496,12 +571,13 @@ class Fleet:
         keys = book.keys
         feeding = {key for one in records for key in book.feeds.get(one.id, ())}
         mine = [keys[one.id] for one in records if one.id in keys]
-        latest = self.latest([*mine, *{_board_key(board) for board, _ in feeding}])
+        looked = self.latest(mine, ())  # when, and nothing else: of ten thousand devices all values take a second
+        latest = self.latest({_board_key(board) for board, _ in feeding})
         outlets = {key: self._shown_outlet(book.outlets[key], latest).state for key in feeding}
         rows = []
         for one in records:
             key = keys.get(one.id)
-            sample = latest.get(key) if key is not None else None
+            sample = looked.get(key) if key is not None else None
             fed = [outlets[place] for place in book.feeds.get(one.id, ())]
             state = judge_device(
                 one.seen.state if one.seen else None,

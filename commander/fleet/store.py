@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from commander.fleet import audit, marks
-from commander.fleet.records import BoardRecord, DeviceRecord, EventRecord, OutletRecord, SentryRecord
+from commander.fleet import audit, found_store, many, marks
+from commander.fleet.records import BoardRecord, DeviceRecord, EventRecord, FoundRecord, OutletRecord, SentryRecord
 from garrison.model import Device
 
 EVENTS_KEPT = 1_000_000
@@ -22,7 +22,7 @@ _SENTRY = (
 )
 _DEVICE = (
     "id, identity, sentry_id, kind, name, added_ms, named, watched_address, make_hint, http_port, expected_hashrate_hs, sealed,"
-    " simulated, maintenance, site, rack, position, tags, wanted_sheet_id, left_it, seen"
+    " simulated, maintenance, site, rack, position, tags, wanted_sheet_id, left_it, seen, notes"
 )
 _BOARD = "id, name, sentry_id, kind, address, outlets, added_ms, simulated, sealed, options"
 _OUTLET = "board_id, outlet, device_id, circuit, protected"
@@ -65,6 +65,10 @@ def create_tables(c: sqlite3.Connection) -> None:
     audit.create_table(c)
 
 
+def add_notes(c: sqlite3.Connection) -> None:
+    c.execute("alter table devices add column notes text not null default ''")
+
+
 @dataclass(slots=True)
 class Changes:
     """Rows to write in one transaction. Counters only rise, so that a removed row's number is never given again."""
@@ -76,6 +80,8 @@ class Changes:
     removed_boards: set[str] = field(default_factory=set)
     outlets: dict[tuple[str, str], OutletRecord] = field(default_factory=dict)
     removed_outlets: set[tuple[str, str]] = field(default_factory=set)
+    found: dict[tuple[str, str], FoundRecord] = field(default_factory=dict)
+    removed_found: set[tuple[str, str]] = field(default_factory=set)
     events: list[EventRecord] = field(default_factory=list)
     counters: dict[str, int] = field(default_factory=dict)
 
@@ -89,6 +95,8 @@ class Changes:
                 self.removed_boards,
                 self.outlets,
                 self.removed_outlets,
+                self.found,
+                self.removed_found,
                 self.events,
                 self.counters,
             )
@@ -100,10 +108,13 @@ def apply(c: sqlite3.Connection, changes: Changes) -> None:
     c.executemany("delete from outlets where board_id = ? and outlet = ?", sorted(changes.removed_outlets))
     c.executemany("delete from devices where id = ?", [(one,) for one in sorted(changes.removed_devices)])
     c.executemany("delete from boards where id = ?", [(one,) for one in sorted(changes.removed_boards)])
+    found_store.remove(c, changes.removed_found)
     c.executemany(_upsert("sentries", _SENTRY, "id"), map(_sentry_row, changes.sentries.values()))
-    c.executemany(_upsert("devices", _DEVICE, "id"), map(_device_row, changes.devices.values()))
+    if changes.devices:
+        c.executemany(_upsert("devices", _DEVICE, "id"), map(_device_row, changes.devices.values()))
     c.executemany(_upsert("boards", _BOARD, "id"), map(_board_row, changes.boards.values()))
     c.executemany(_upsert("outlets", _OUTLET, "board_id, outlet"), map(_outlet_row, changes.outlets.values()))
+    found_store.put(c, changes.found.values())
     for event in changes.events:
         add_event(c, event)
     c.executemany(
@@ -168,6 +179,7 @@ def _device_row(one: DeviceRecord) -> tuple[object, ...]:
         one.wanted_sheet_id,
         int(one.left),
         None if one.seen is None else msgspec.json.encode(one.seen).decode(),
+        one.notes,
     )
 
 
@@ -212,6 +224,7 @@ def devices(c: sqlite3.Connection) -> list[DeviceRecord]:
                 row[18],
                 bool(row[19]),
                 None if row[20] is None else decode(row[20]),
+                row[21],
             )
         )
         for row in c.execute(f"select {_DEVICE} from devices")  # noqa: S608  # our own constant
@@ -270,7 +283,10 @@ def events(
     wanted = sorted(set(kinds))
     where = ["at_ms >= ?"]
     values: list[object] = [since_ms]
-    for clause, value in (("device_id = ?", device_id), ("sentry_id = ?", sentry_id), ("id < ?", before_id)):
+    if device_id is not None:
+        where.append("(device_id = ? or id in (select event_id from event_devices where device_id = ?))")
+        values += [device_id, device_id]
+    for clause, value in (("sentry_id = ?", sentry_id), ("id < ?", before_id)):
         if value is not None:
             where.append(clause)
             values.append(value)
@@ -280,8 +296,9 @@ def events(
     found = c.execute(
         f"select {_EVENT}, id from events where {' and '.join(where)} order by id desc limit ?",  # noqa: S608  # clauses above
         (*values, limit),
-    )
-    return [EventRecord(*(*row[:7], json.loads(row[7]), row[8])) for row in found]
+    ).fetchall()
+    lists = many.of_events(c, [row[8] for row in found])
+    return [EventRecord(*(*row[:7], json.loads(row[7]), row[8], lists.get(row[8], ()))) for row in found]
 
 
 def trim_events(c: sqlite3.Connection, now_ms: int, *, kept: int = EVENTS_KEPT, at_most: int = 10_000) -> int:

@@ -14,11 +14,11 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from commander.fleet.rules import checked_name
+from commander.flight_sheets import pool_rules
 from commander.flight_sheets.records import Application, PoolTemplate, ProgramRow, SheetRow, Template
 from commander.model import DeviceRow
 from garrison.faults import BadInput, NotSupported
-from garrison.model import Archive, Pool, PoolOrder, Sheet
-from garrison.words import DeviceState
+from garrison.model import Archive, PoolOrder, Sheet
 
 SCHEMES = ("stratum+tcp", "stratum+ssl", "stratum+tls", "ssl", "tls", "tcp")
 MAX_POOLS = 10
@@ -27,6 +27,9 @@ ASIC_POOLS = 3
 
 MAX_ARGUMENTS = 100
 MAX_ARGUMENT = 1_000
+ASSIGNED = "@assigned"
+"""In an order, instead of the name of a sheet: what the device was given last, in the revision it was given."""
+
 HIDDEN = "•••"
 PLAIN_PASSWORDS = frozenset({"", "x", "X"})
 """What pools take when they ask for none: worth seeing, and no secret."""
@@ -56,6 +59,8 @@ _ABSOLUTE = re.compile(r"/[^/]|[A-Za-z]:[\\/]")
 def checked(template: Template, before: Template | None = None) -> Template:
     """The same, tidied. BadInput names the field. `before`: the sheet it replaces, for the passwords left out."""
     name = checked_name(template.name, "name of a sheet")
+    if name == ASSIGNED:
+        raise BadInput(f"no sheet can be called {name}: in orders it means what a device was given last")
     if name.isdecimal():
         raise BadInput(f"{name!r} would be taken for the number of a sheet", hint="a name with a letter in it")
     _match(_COIN, template.coin, "coin", "letters, digits and . _ -")
@@ -281,47 +286,26 @@ class Drift:
     text: str
 
 
-_TELLS_NOTHING = frozenset({DeviceState.UNKNOWN, DeviceState.UNREACHABLE, DeviceState.OFF, DeviceState.REFUSED, DeviceState.SLOW})
-
-
 def drift(wanted: Application, device: DeviceRow, *, order_open: bool) -> Drift | None:
     """How what a device runs differs from what was last applied to it; None: it does not."""
     name = wanted.rendered.name
     if order_open:
         return Drift("switching", f"an order to run {name} is open")
-    if device.state in _TELLS_NOTHING:
+    if device.state in pool_rules.TELLS_NOTHING:
         return Drift("unknown", f"it should run {name}; it is {device.state.value}, so nobody can tell")
     if device.sheet_id and device.sheet_id != wanted.running_id:
         return Drift("sheet", f"it should run {name} ({wanted.running_id}) and runs sheet {device.sheet_id}")
-    seen = [place for pool in device.pools if (place := _place(pool.url)) is not None]
-    if not seen:
+    if not device.pools:
         return None if device.sheet_id else Drift("unknown", f"it should run {name}; it says neither its sheet nor its pools")
     return _pool_drift(wanted.rendered, device)
 
 
 def _pool_drift(sheet: Sheet, device: DeviceRow) -> Drift | None:
-    ordered = [(_place(pool.url), pool.user) for pool in sheet.pools]
     if device.kind == "asic":
-        told = [(place, pool.user) for pool in _by_priority(device.pools) if (place := _place(pool.url)) is not None]
-        if told != ordered:
-            return Drift("pools", f"its pools are {_spelled(told)}; {sheet.name} has {_spelled(ordered)}")
-        return None
+        found = pool_rules.difference(sheet.pools, device.pools)
+        return Drift("pools", found.text) if found is not None else None
     # A mining program names the pool it works on, seldom its whole list.
     active = [pool for pool in device.pools if pool.active is not False]
-    stray = [pool.url for pool in active if _place(pool.url) not in {place for place, _ in ordered}]
+    ordered = {pool_rules.place_of(pool.url) for pool in sheet.pools}
+    stray = [pool.url for pool in active if ":" in (place := pool_rules.place_of(pool.url) or "") and place not in ordered]
     return Drift("pools", f"it mines on {stray[0]}, which is none of the pools of {sheet.name}") if stray else None
-
-
-def _by_priority(pools: Sequence[Pool]) -> list[Pool]:
-    return sorted(pools, key=lambda pool: pool.priority)
-
-
-def _place(url: str) -> str | None:
-    """ "host:port" however the device spells it; None when the slot is empty or unreadable."""
-    rest = url.partition("://")[2] or url
-    place = rest.partition("/")[0].rpartition("@")[2].casefold()
-    return place if ":" in place else None
-
-
-def _spelled(pools: Sequence[tuple[str | None, str]]) -> str:
-    return ", ".join(f"{place} as {user}" for place, user in pools) or "none"

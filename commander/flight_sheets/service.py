@@ -156,7 +156,12 @@ class FlightSheets:
     # ---- for the orders ----------------------------------------------------------------------------------------
 
     async def render(self, ref: str, device: DeviceRow) -> Sheet:
-        """The sheet as this device would run it. NotFound, NotSupported, BadInput."""
+        """The sheet as this device would run it; ASSIGNED: what it was given last, unchanged. NotFound, NotSupported, BadInput."""
+        if ref == rules.ASSIGNED:
+            given = await self.wanted_of(device.id)
+            if given is None:
+                raise NotFound(f"{device.name} was given no flight sheet", hint="`commander sheets apply` gives it one")
+            return given.rendered
         row, program = await self._db.read(lambda c: _with_program(c, ref))
         return rules.render(row, program, device)
 

@@ -168,6 +168,14 @@ def wanted_of(c: sqlite3.Connection, device_id: int) -> Application | None:
     return _application(found) if found else None
 
 
+def wanted_action(c: sqlite3.Connection, device_id: int) -> str | None:
+    """The order that `wanted_of` is from."""
+    found = c.execute(
+        "select max(action_id) from sheet_applications where device_id = ? and withdrawn = 0", (device_id,)
+    ).fetchone()
+    return found[0] if found else None
+
+
 # ---- rows ------------------------------------------------------------------------------------------------------
 
 

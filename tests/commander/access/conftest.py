@@ -19,13 +19,20 @@ from commander.access.secrets import Secrets
 from commander.access.service import Access
 from commander.access.setup import InitResult, init_farm
 from commander.db import Database, Migration
+from commander.fleet import found_store, many
 from commander.fleet import store as fleet_store
 from commander.fleet.service import Fleet
 from commander.model import Caller
 from garrison.clock import ManualClock
 from garrison.join import recovery_message
 
-MIGRATIONS = (Migration(1, "fleet", fleet_store.create_tables), Migration(2, "access", store.create_tables))
+MIGRATIONS = (
+    Migration(1, "fleet", fleet_store.create_tables),
+    Migration(2, "access", store.create_tables),
+    Migration(3, "events about many", many.create_table),
+    Migration(4, "found devices", found_store.create_table),
+    Migration(5, "notes of devices", fleet_store.add_notes),
+)
 ADMIN = Caller("ada", "administrator", "10.0.0.2")
 DAY_S = 86_400
 

@@ -10,12 +10,18 @@ from pathlib import Path
 import pytest
 
 from commander.db import Database, Migration
-from commander.fleet import machines, store
+from commander.fleet import found_store, machines, many, store
 from commander.fleet.records import EventRecord, SentryRecord
 from commander.fleet.service import Fleet, FleetSettings
 from garrison.clock import ManualClock
 
-MIGRATIONS = (Migration(1, "fleet", store.create_tables), Migration(2, "machines", machines.create_table))
+MIGRATIONS = (
+    Migration(1, "fleet", store.create_tables),
+    Migration(2, "machines", machines.create_table),
+    Migration(3, "events about many", many.create_table),
+    Migration(4, "found devices", found_store.create_table),
+    Migration(5, "notes of devices", store.add_notes),
+)
 RIG, ASIC, ASIC2 = (f"{digit * 8}-0000-4000-8000-000000000000" for digit in "123")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -237,7 +237,7 @@ async def test_off_by_its_outlet(fleet: Fleet, clock: ManualClock) -> None:
         device_key(f"relay:{board.id}"): Look(clock.now_ms(), {("outlet_state", "outlet:2"): POWER_STATE_CODES[PowerState.OFF]})
     }
 
-    def latest(keys: Sequence[int]) -> Mapping[int, Look]:
+    def latest(keys: Iterable[int], _: Collection[str] | None = None) -> Mapping[int, Look]:
         return {key: looks[key] for key in keys if key in looks}
 
     fleet.latest = latest
