@@ -42,6 +42,8 @@ class Figures:
 def write(every: Sequence[Figures]) -> None:
     """Each in place of what an earlier run measured."""
     for figures in every:
+        if figures.scale:
+            results.begin(figures.bench, scale=figures.scale)
         for figure, value, unit, more in figures.rows:
             results.add(figures.bench, figure, value, unit, **more)
 

@@ -24,9 +24,9 @@ def read(path: Path = PATH) -> list[dict[str, Any]]:
     return rows
 
 
-def begin(bench: str, path: Path = PATH) -> None:
-    """Drops the rows of this benchmark."""
-    _write([row for row in read(path) if row["bench"] != bench], path)
+def begin(bench: str, path: Path = PATH, *, scale: str = "") -> None:
+    """Drops the rows of this benchmark, or of one of its scales: "1,000 devices, 24 h: …"."""
+    _write([row for row in read(path) if row["bench"] != bench or not row["figure"].startswith(scale and f"{scale}: ")], path)
 
 
 def add(

@@ -10,13 +10,14 @@ from typing import Any
 
 from tests.simulators.api_port import ApiPort, invalid, status
 from tests.simulators.api_port import Reply as ApiReply
+from tests.simulators.machine import Machine
 from tests.simulators.web_port import Reply, Request, Response, WebPort, told
 
 PROGRAM = "FluxOS-2099-01.01-simulated"
 BOARDS, CHIPS, FANS = 3, 132, 4
 
 
-class Auradine:
+class Auradine(Machine):
     """One device of 150 TH/s. `down_s`: how long a reboot keeps both ports shut."""
 
     def __init__(self, *, host: str = "127.0.0.1", down_s: float = 0.1, started_s_ago: float = 3600) -> None:
@@ -35,39 +36,15 @@ class Auradine:
         self.refuses = ""  # every order, with this reason
         self.says_ended = False  # a token that has ended is told in words, with HTTP 200
         self.drop_reply = False
-        self._began_s = -started_s_ago
-        self._step: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Auradine:
-        self._began_s += asyncio.get_running_loop().time()
-        await self.api.open()
-        await self.web.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._step is not None:
-            self._step.cancel()
-            await asyncio.gather(self._step, return_exceptions=True)
-        await self.api.shut(hold=False)
-        await self.web.shut(hold=False)
-
-    @property
-    def host(self) -> str:
-        return self.api.host
-
-    @property
-    def port(self) -> int:
-        return self.api.port
+        super().__init__((self.api, self.web), started_s_ago)
 
     async def power(self, on: bool) -> None:
         if on:
             self._began_s = asyncio.get_running_loop().time()
-            await self.api.open()
-            await self.web.open()
+            await self._open()
         else:
             self.token = ""
-            await self.api.shut()
-            await self.web.shut()
+            await self._shut()
 
     async def _reboot(self) -> None:
         await asyncio.sleep(0.02)  # lets the answer out

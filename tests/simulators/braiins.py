@@ -12,6 +12,7 @@ from typing import Any
 
 from tests.simulators.api_port import ApiPort, invalid, status
 from tests.simulators.api_port import Reply as ApiReply
+from tests.simulators.machine import Machine
 from tests.simulators.web_port import Reply, Request, Response, WebPort, told
 
 PROGRAM = "BOSer boser-sim 0.1.0-0"
@@ -20,7 +21,7 @@ FIRMWARE = {"rest": "2025-01-01-0-00000000-25.07-plus", "old": "2024-01-01-0-000
 _REST = "/api/v1/"
 
 
-class Braiins:
+class Braiins(Machine):
     """One device of 140 TH/s. `down_s`: how long a reboot keeps both ports shut."""
 
     def __init__(self, kind: str = "rest", *, host: str = "127.0.0.1", down_s: float = 0.1, started_s_ago: float = 3600) -> None:
@@ -42,39 +43,15 @@ class Braiins:
         self.spoilt: dict[str, object] = {}  # paths of REST, or "groups": what they answer instead
         self.drop_reply = self.refuses = False
         self.no_log_in = self.no_graphql = False  # its GraphQL knows no such thing; it has none
-        self._began_s = -started_s_ago
-        self._step: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Braiins:
-        self._began_s += asyncio.get_running_loop().time()
-        await self.api.open()
-        await self.web.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._step is not None:
-            self._step.cancel()
-            await asyncio.gather(self._step, return_exceptions=True)
-        await self.api.shut(hold=False)
-        await self.web.shut(hold=False)
-
-    @property
-    def host(self) -> str:
-        return self.api.host
-
-    @property
-    def port(self) -> int:
-        return self.api.port
+        super().__init__((self.api, self.web), started_s_ago)
 
     async def power(self, on: bool) -> None:
         if on:
             self._start_service()
-            await self.api.open()
-            await self.web.open()
+            await self._open()
         else:
             self.proof = ""
-            await self.api.shut()
-            await self.web.shut()
+            await self._shut()
 
     def _start_service(self) -> None:
         self._began_s = asyncio.get_running_loop().time()

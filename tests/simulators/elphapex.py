@@ -9,13 +9,14 @@ import asyncio
 from typing import Any
 
 from tests.simulators.digest import Door
+from tests.simulators.machine import Machine
 from tests.simulators.web_port import Reply, Request, Response, WebPort, told
 
 BOARDS, CHIPS, FANS = 4, 204, 4
 INFO = {"miner_version": "DG1+_SW_V9", "CompileTime": "", "dev_sn": "EXAMPLE0071", "type": "DG1+", "hw_version": "DG1+_HW_V9"}
 
 
-class Elphapex:
+class Elphapex(Machine):
     """One DG1+ of 14 GH/s. `down_s`: how long a restart keeps its port shut."""
 
     def __init__(self, *, way: str = "digest", host: str = "127.0.0.1", down_s: float = 0.1, started_s_ago: float = 3600) -> None:
@@ -37,26 +38,14 @@ class Elphapex:
         self.broken: dict[str, object] = {}  # what a page shows instead
         self.drop_reply: set[str] = set()  # orders that it carries out without a word
         self.refuses: set[str] = set()
-        self._began_s = -started_s_ago
-        self._step: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Elphapex:
-        self._began_s += asyncio.get_running_loop().time()
-        await self.web.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._step is not None:
-            self._step.cancel()
-            await asyncio.gather(self._step, return_exceptions=True)
-        await self.web.shut(hold=False)
+        super().__init__((self.web,), started_s_ago)
 
     async def power(self, on: bool) -> None:
         if on:
             self._began_s = asyncio.get_running_loop().time()
-            await self.web.open()
+            await self._open()
         else:
-            await self.web.shut()
+            await self._shut()
 
     def _answer(self, request: Request) -> Reply:
         challenge = self.door.refuses(request.method, request.path, request.headers.get("authorization", ""), "root", self.password)

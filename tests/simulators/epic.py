@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from tests.simulators.machine import Machine
 from tests.simulators.web_port import Reply, Request, Response, WebPort, told
 
 BOARDS, CHIPS, FANS = 3, 110, 4
 
 
-class Epic:
+class Epic(Machine):
     """One device of 141 TH/s. `down_s`: how long a reboot keeps its port shut."""
 
     def __init__(self, *, host: str = "127.0.0.1", down_s: float = 0.1, started_s_ago: float = 3600) -> None:
@@ -31,34 +32,14 @@ class Epic:
         self.untold: set[str] = set()  # paths that it refuses to tell now
         self.refuses = ""  # every order, with this reason
         self.drop_reply = False
-        self._began_s = -started_s_ago
-        self._step: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Epic:
-        self._began_s += asyncio.get_running_loop().time()
-        await self.web.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._step is not None:
-            self._step.cancel()
-            await asyncio.gather(self._step, return_exceptions=True)
-        await self.web.shut(hold=False)
-
-    @property
-    def host(self) -> str:
-        return self.web.host
-
-    @property
-    def port(self) -> int:
-        return self.web.port
+        super().__init__((self.web,), started_s_ago)
 
     async def power(self, on: bool) -> None:
         if on:
             self._start()
-            await self.web.open()
+            await self._open()
         else:
-            await self.web.shut()
+            await self._shut()
 
     def _start(self) -> None:
         self._began_s, self.state = asyncio.get_running_loop().time(), "Mining"

@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.simulators.api_port import ApiPort, invalid, status
 from tests.simulators.api_port import Reply as ApiReply
+from tests.simulators.machine import Machine
 from tests.simulators.web_port import Reply, Request, Response, WebPort, told
 
 PROGRAM = "intminer 5.4.2"
@@ -19,7 +20,7 @@ CIPHERED = {"123456789": "bbad7537f4c8b6ea31eea0b3d760e257"}  # of the factory's
 BOARDS = 4
 
 
-class Goldshell:
+class Goldshell(Machine):
     """One of 5.4 TH/s. `down_s`: how long a restart keeps both ports shut."""
 
     def __init__(self, kind: str = "new", *, host: str = "127.0.0.1", down_s: float = 0.1, started_s_ago: float = 3600) -> None:
@@ -48,38 +49,14 @@ class Goldshell:
         self.without: set[str] = set()  # paths and commands that it does not know now
         self.drop_reply: set[str] = set()  # paths whose orders it carries out without a word
         self.refuses = False
-        self._began_s = -started_s_ago
-        self._step: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Goldshell:
-        self._began_s += asyncio.get_running_loop().time()
-        await self.api.open()
-        await self.web.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._step is not None:
-            self._step.cancel()
-            await asyncio.gather(self._step, return_exceptions=True)
-        await self.api.shut(hold=False)
-        await self.web.shut(hold=False)
-
-    @property
-    def host(self) -> str:
-        return self.api.host
-
-    @property
-    def port(self) -> int:
-        return self.api.port
+        super().__init__((self.api, self.web), started_s_ago)
 
     async def power(self, on: bool) -> None:
         if on:
             self._began_s = asyncio.get_running_loop().time()
-            await self.api.open()
-            await self.web.open()
+            await self._open()
         else:
-            await self.api.shut()
-            await self.web.shut()
+            await self._shut()
 
     # ---- pages -------------------------------------------------------------------------------------------
 

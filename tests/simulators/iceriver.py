@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from tests.simulators.machine import Machine
 from tests.simulators.web_port import Reply, Request, Response, WebPort, told
 
 PAGE = "<HTML><HEAD><TITLE>用户界面</TITLE></HEAD><BODY>KS</BODY></HTML>"
 BOARDS, CHIPS = 3, 76
 
 
-class Iceriver:
+class Iceriver(Machine):
     """One KS3 of 9 TH/s. `down_s`: how long a restart keeps the port shut."""
 
     def __init__(
@@ -38,35 +39,15 @@ class Iceriver:
         self.refuses = False
         self.without: set[str] = set()  # names that its answers lack
         self.page = PAGE.encode()
-        self._began_s = -started_s_ago
-        self._step: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Iceriver:
-        self._began_s += asyncio.get_running_loop().time()
-        await self.web.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._step is not None:
-            self._step.cancel()
-            await asyncio.gather(self._step, return_exceptions=True)
-        await self.web.shut(hold=False)
-
-    @property
-    def host(self) -> str:
-        return self.web.host
-
-    @property
-    def port(self) -> int:
-        return self.web.port
+        super().__init__((self.web,), started_s_ago)
 
     async def power(self, on: bool) -> None:
         if on:
             self._began_s = asyncio.get_running_loop().time()
-            await self.web.open()
+            await self._open()
         else:
             self.cookie = ""
-            await self.web.shut()
+            await self._shut()
 
     # ---- pages -------------------------------------------------------------------------------------------
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from tests.simulators.machine import Machine
 from tests.simulators.web_port import Reply, Request, Response, WebPort, told
 
 BOARDS = 3
 
 
-class Innosilicon:
+class Innosilicon(Machine):
     """One of 43 TH/s. `down_s`: how long a restart keeps the port shut."""
 
     def __init__(self, kind: str = "T3", *, host: str = "127.0.0.1", down_s: float = 0.1, started_s_ago: float = 3600) -> None:
@@ -32,34 +33,14 @@ class Innosilicon:
         self.without: set[str] = set()  # names of its API that it does not know now
         self.drop_reply: set[str] = set()  # orders that it carries out without a word
         self.refuses = False
-        self._began_s = -started_s_ago
-        self._step: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Innosilicon:
-        self._began_s += asyncio.get_running_loop().time()
-        await self.web.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._step is not None:
-            self._step.cancel()
-            await asyncio.gather(self._step, return_exceptions=True)
-        await self.web.shut(hold=False)
-
-    @property
-    def host(self) -> str:
-        return self.web.host
-
-    @property
-    def port(self) -> int:
-        return self.web.port
+        super().__init__((self.web,), started_s_ago)
 
     async def power(self, on: bool) -> None:
         if on:
             self._began_s = asyncio.get_running_loop().time()
-            await self.web.open()
+            await self._open()
         else:
-            await self.web.shut()
+            await self._shut()
 
     # ---- the API -----------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from tests.simulators.api_port import ApiPort, invalid, status
 from tests.simulators.api_port import Reply as ApiReply
 from tests.simulators.digest import Door
+from tests.simulators.machine import Machine
 from tests.simulators.web_port import Reply, Request, Response, WebPort, told
 
 PROGRAM = "MARAFW 2.0.0"
@@ -19,7 +20,7 @@ BOARDS, CHIPS, FANS = 3, 114, 4
 _ROOT = "/kaonsu/v1/"
 
 
-class Marathon:
+class Marathon(Machine):
     """One device of 110 TH/s. `down_s`: how long a reboot keeps both ports shut. `unit`: "" for releases that state none."""
 
     def __init__(self, *, host: str = "127.0.0.1", down_s: float = 0.1, started_s_ago: float = 3600, unit: str = "") -> None:
@@ -42,29 +43,7 @@ class Marathon:
         self.without: set[str] = set()  # pages that it does not know now
         self.refuses = ""  # every order, with this reason
         self.drop_reply = False
-        self._began_s = -started_s_ago
-        self._step: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Marathon:
-        self._began_s += asyncio.get_running_loop().time()
-        await self.api.open()
-        await self.web.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._step is not None:
-            self._step.cancel()
-            await asyncio.gather(self._step, return_exceptions=True)
-        await self.api.shut(hold=False)
-        await self.web.shut(hold=False)
-
-    @property
-    def host(self) -> str:
-        return self.api.host
-
-    @property
-    def port(self) -> int:
-        return self.api.port
+        super().__init__((self.api, self.web), started_s_ago)
 
     @property
     def mode(self) -> str:
@@ -76,11 +55,9 @@ class Marathon:
     async def power(self, on: bool) -> None:
         if on:
             self._began_s = asyncio.get_running_loop().time()
-            await self.api.open()
-            await self.web.open()
+            await self._open()
         else:
-            await self.api.shut()
-            await self.web.shut()
+            await self._shut()
 
     async def _reboot(self) -> None:
         await asyncio.sleep(0.02)  # lets the answer out

@@ -10,13 +10,14 @@ from typing import Any
 
 from tests.simulators.api_port import ApiPort, invalid, status
 from tests.simulators.api_port import Reply as ApiReply
+from tests.simulators.machine import Machine
 from tests.simulators.web_port import Reply, Request, Response, WebPort, told
 
 PROGRAM = "bdminer 4.11.1"
 BOARDS, CHIPS, FANS = 3, 153, 4
 
 
-class Sealminer:
+class Sealminer(Machine):
     """One A2 of 220 TH/s. `down_s`: how long a restart keeps both ports shut."""
 
     def __init__(self, *, host: str = "127.0.0.1", down_s: float = 0.1, started_s_ago: float = 3600) -> None:
@@ -32,39 +33,15 @@ class Sealminer:
         self.without: set[str] = set()  # commands, pages and names that it does not know now
         self.drop_reply: set[str] = set()  # pages whose orders it carries out without a word
         self.refuses: set[str] = set()
-        self._began_s = -started_s_ago
-        self._step: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Sealminer:
-        self._began_s += asyncio.get_running_loop().time()
-        await self.api.open()
-        await self.web.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._step is not None:
-            self._step.cancel()
-            await asyncio.gather(self._step, return_exceptions=True)
-        await self.api.shut(hold=False)
-        await self.web.shut(hold=False)
-
-    @property
-    def host(self) -> str:
-        return self.api.host
-
-    @property
-    def port(self) -> int:
-        return self.api.port
+        super().__init__((self.api, self.web), started_s_ago)
 
     async def power(self, on: bool) -> None:
         if on:
             self._began_s = asyncio.get_running_loop().time()
-            await self.api.open()
-            await self.web.open()
+            await self._open()
         else:
             self.cookie = ""
-            await self.api.shut()
-            await self.web.shut()
+            await self._shut()
 
     # ---- pages -------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.simulators.api_port import ApiPort, invalid, status
 from tests.simulators.api_port import Reply as ApiReply
+from tests.simulators.machine import Machine
 from tests.simulators.web_port import Reply, Request, Response, WebPort, told
 
 BOARDS, CHIPS, FANS = 3, 65, 4
@@ -22,7 +23,7 @@ _PRESETS = [{"name": "disabled", "pretty": "Disabled", "status": "untuned", "mod
 ]
 
 
-class Vnish:
+class Vnish(Machine):
     """One device of 190 TH/s. `down_s`: how long a reboot keeps both ports shut."""
 
     def __init__(self, *, host: str = "127.0.0.1", down_s: float = 0.1, started_s_ago: float = 3600) -> None:
@@ -56,39 +57,15 @@ class Vnish:
         self.spoilt: dict[str, object] = {}  # paths: what they answer instead
         self.err: tuple[int, dict[str, Any]] | None = None  # what orders are refused with
         self.drop_reply = self.ignores_on = False
-        self._began_s = -started_s_ago
-        self._step: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Vnish:
-        self._began_s += asyncio.get_running_loop().time()
-        await self.api.open()
-        await self.web.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        if self._step is not None:
-            self._step.cancel()
-            await asyncio.gather(self._step, return_exceptions=True)
-        await self.api.shut(hold=False)
-        await self.web.shut(hold=False)
-
-    @property
-    def host(self) -> str:
-        return self.api.host
-
-    @property
-    def port(self) -> int:
-        return self.api.port
+        super().__init__((self.api, self.web), started_s_ago)
 
     async def power(self, on: bool) -> None:
         if on:
             self._start_miner()
-            await self.api.open()
-            await self.web.open()
+            await self._open()
         else:
             self.token = ""
-            await self.api.shut()
-            await self.web.shut()
+            await self._shut()
 
     def _start_miner(self) -> None:
         self._began_s = asyncio.get_running_loop().time()

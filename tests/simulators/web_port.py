@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
+
+from tests.simulators.machine import HeldPort
 
 
 @dataclass(frozen=True)
@@ -49,51 +50,18 @@ def told(value: object, *, status: int = 200, cookie: str = "") -> Response:
     return Response(json.dumps(value).encode(), status, {"set-cookie": cookie} if cookie else {})
 
 
-class WebPort:
+class WebPort(HeldPort):
     """Port 0 is chosen, and then kept over power cycles."""
 
     def __init__(self, answer: Callable[[Request], Reply], host: str = "127.0.0.1") -> None:
-        self._answer, self.host, self.port = answer, host, 0
+        super().__init__(host)
+        self._answer = answer
         self.faults = WebFaults()
         self.asked: list[str] = []  # "POST /path", in order
-        self.now = self.most_at_once = 0
-        self._server: asyncio.Server | None = None
-        self._held: socket.socket | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def open(self) -> None:
-        if self._held is not None:
-            self._held.close()
-            self._held = None
-        if self._server is None:
-            self._server = await asyncio.start_server(self._accept, self.host, self.port)
-            self.port = self._server.sockets[0].getsockname()[1]
-
-    async def shut(self, *, hold: bool = True) -> None:
-        """Refuses connections. `hold`: nobody else gets the port meanwhile."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        tasks = [task for task in self._tasks if not task.done()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._held is not None and not hold:
-            self._held.close()
-            self._held = None
-        elif self._held is None and hold and self.port:
-            self._held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._held.bind((self.host, self.port))
 
     def orders(self, *paths: str) -> list[str]:
         """Of what was asked, these."""
         return [asked for asked in self.asked if asked in paths]
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.now += 1
