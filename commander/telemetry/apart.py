@@ -124,10 +124,11 @@ class Apart:
 
     async def _started(self) -> Process:
         level = logging.getLevelName(logging.getLogger().getEffectiveLevel()).lower()
+        command = (sys.executable, "-m", __name__, str(self._folder), logs.shape(), level)
+        # a group of its own: a Ctrl-C is for the commander to decide on, also while this one is still starting
+        group = None if sys.platform == "win32" else 0
         try:
-            return await asyncio.create_subprocess_exec(
-                sys.executable, "-m", __name__, str(self._folder), logs.shape(), level, stdin=PIPE, stdout=PIPE
-            )
+            return await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, process_group=group)
         except OSError as error:
             raise Unavailable(f"cannot start the process that seals and merges the history: {error.strerror}") from error
 
@@ -183,7 +184,8 @@ def main() -> None:
     for name in (signal.SIGINT, signal.SIGTERM):  # systemd and a terminal send them to both of us; the commander decides
         signal.signal(name, signal.SIG_IGN)
     if sys.platform != "win32":
-        os.nice(_NICE)
+        with contextlib.suppress(OSError):  # our own service unit forbids it
+            os.nice(_NICE)
     answers, sys.stdout = sys.stdout.buffer, sys.stderr  # nobody else writes between the answers
     logs.start(shape, level)
     memory.settle()
