@@ -217,8 +217,8 @@ def report(mine: Side, sides: Sequence[Side], floors: tuple[list[float], list[fl
             count = side.correct[word]
             whole = f"{count} of {DEVICES} correct, {side.complete[word]} complete"
             figure = f"Correct readings of {DEVICES} devices by {side.name.partition(' ')[0]}, {words}"
-            of_ours = {"goal": "all", "ok": count == DEVICES} if side is mine else {}
-            results.add(BENCH, figure, count, "devices", against=f"{side.complete[word]} complete", path=path, **of_ours)  # type: ignore[arg-type]
+            goal, ok = ("all", count == DEVICES) if side is mine else (None, None)
+            results.add(BENCH, figure, count, "devices", against=f"{side.complete[word]} complete", goal=goal, ok=ok, path=path)
             print(f"{side.name}, {words}: {whole}")
 
 

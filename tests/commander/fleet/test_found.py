@@ -31,7 +31,7 @@ S = DeviceState
 
 def found(address: str, mac: str = "", **facts: object) -> Device:
     base = Device(f"found:{address}", "found", S.UNKNOWN, make="antminer", model="S19", address=address, mac=mac)
-    return replace(base, **{"facts": {"range": "hall"}, **facts})  # type: ignore[arg-type]
+    return replace(base, **{"facts": {"range": "hall"}, **facts})  # type: ignore[arg-type]  # fields of it
 
 
 def heard(row: DeviceRow, mac: str, address: str, state: DeviceState = S.MINING, serial: str = "") -> Device:
@@ -45,7 +45,7 @@ async def watched(fleet: Fleet, address: str, mac: str, sentry: str = ASIC, seri
 
 
 def listed(fleet: Fleet, **wanted: object) -> list[str]:
-    return [one.address for one in fleet.finds(FoundFilter(**wanted))]  # type: ignore[arg-type]
+    return [one.address for one in fleet.finds(FoundFilter(**wanted))]  # type: ignore[arg-type]  # fields of it
 
 
 def doubles(fleet: Fleet, address: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from garrison.faults import BadAnswer, BadInput, NotFound, NotSupported, Refused, TimedOut, Unreachable, WrongPassword
+from garrison.faults import BadAnswer, BadInput, NotFound, NotSupported, Refused, TimedOut, WrongPassword
 from garrison.model import Credentials, PoolOrder
 from garrison.words import ActionKind
 from sentry_asic.make import Place
@@ -20,6 +19,7 @@ from sentry_asic.makes.epic_parse import coin_for, parse_pool_orders, parse_read
 from sentry_asic.order_rules import holds_pools, mines_on, restarted, sleeps
 from sentry_asic.table import identify
 from tests.ports import closed_port
+from tests.sentry_asic.makes.looks import believes_no_rubbish, is_unreachable, until_restarted
 from tests.simulators.api_port import ApiPort, invalid
 from tests.simulators.epic import Epic
 
@@ -229,14 +229,7 @@ async def test_reboot_once_also_without_an_answer(device: Epic, driver: Driver) 
     """One order, one restart; the uptime begins anew."""
     device.drop_reply = True
     await driver.reboot()
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                if restarted(await driver.read(slow=True), since_order_s=5, was_away=True):
-                    break
-            except Unreachable:
-                pass
-            await asyncio.sleep(0.02)
+    await until_restarted(driver)
     assert (device.reboots, device.web.orders("POST /reboot")) == (1, ["POST /reboot"])
 
 
@@ -298,12 +291,7 @@ async def test_refusals_are_told_apart(device: Epic, driver: Driver) -> None:
 async def test_dead_hung_and_strange_are_told_apart(device: Epic, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """Talking without end; a web page; silent; refused."""
     looks: list[Callable[[], Awaitable[object]]] = [lambda: driver.read(slow=True), driver.seen, driver.pools, driver.locating]
-    for name in ("endless", "html"):
-        setattr(device.web.faults, name, True)
-        for look in looks:
-            with pytest.raises(BadAnswer):
-                await look()
-        setattr(device.web.faults, name, False)
+    await believes_no_rubbish([device.web], looks)
     monkeypatch.setattr("sentry_asic.makes.epic._ANSWER_S", 0.3)  # a limit, not behaviour
     slow = Driver(Place(device.host, device.port))
     device.web.faults.hung = True
@@ -311,8 +299,5 @@ async def test_dead_hung_and_strange_are_told_apart(device: Epic, driver: Driver
         await slow.read(slow=True)
     device.web.faults.hung = False
     await device.power(False)
-    for look in (lambda: driver.read(slow=True), driver.reboot):
-        with pytest.raises(Unreachable) as caught:
-            await look()
-        assert not isinstance(caught.value, TimedOut)
+    await is_unreachable((lambda: driver.read(slow=True), driver.reboot))
     await slow.close()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import pytest_asyncio
 
-from garrison.faults import BadAnswer, BadInput, NotFound, NotSupported, Refused, TimedOut, Unreachable, WrongPassword
+from garrison.faults import BadAnswer, BadInput, NotFound, NotSupported, Refused, TimedOut, WrongPassword
 from garrison.model import Credentials, PoolOrder
 from garrison.words import ActionKind
 from sentry_asic.make import Place
@@ -23,8 +22,9 @@ from sentry_asic.makes.goldshell_parse import (
     parts_of_web,
     unit_of,
 )
-from sentry_asic.order_rules import mines_on, restarted, sleeps
+from sentry_asic.order_rules import mines_on, sleeps
 from sentry_asic.table import identify
+from tests.sentry_asic.makes.looks import is_unreachable, until_restarted
 from tests.simulators.goldshell import Goldshell
 
 POOLS = (PoolOrder("stratum+tcp://new.invalid:700", "wallet.rig-1", "y"), PoolOrder("stratum+tcp://spare.invalid:701", "w"))
@@ -236,14 +236,7 @@ async def test_reboot(device: Goldshell, driver: Driver, drop: bool) -> None:
     device.drop_reply = {"/mcb/restart"} if drop else set()
     await driver.reboot()
     assert device.restarts == 1
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                if restarted(await driver.read(slow=True), since_order_s=5, was_away=True):
-                    break
-            except (Unreachable, BadAnswer):
-                pass
-            await asyncio.sleep(0.02)
+    await until_restarted(driver, BadAnswer)
     assert device.restarts == 1
 
 
@@ -343,8 +336,5 @@ async def test_dead_hung_and_strange_pools_are_told_apart(
             await look()
     device.api.faults.hung = device.web.faults.hung = False
     await device.power(False)
-    for look in (lambda: driver.read(slow=True), driver.reboot, *looks):
-        with pytest.raises(Unreachable) as caught:
-            await look()
-        assert not isinstance(caught.value, TimedOut)
+    await is_unreachable((lambda: driver.read(slow=True), driver.reboot, *looks))
     await slow.close()

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import pytest_asyncio
 
-from garrison.faults import BadAnswer, BadInput, Conflict, NotSupported, TimedOut, Unreachable, WrongPassword
+from garrison.faults import BadAnswer, BadInput, Conflict, NotSupported, TimedOut, WrongPassword
 from garrison.model import Credentials, PoolOrder
 from garrison.words import ActionKind
 from sentry_asic.make import Place
 from sentry_asic.makes.hammer import Hammer as Driver
 from sentry_asic.makes.hammer_forms import parse_more
 from sentry_asic.makes.hammer_parse import family_of, parse_stats, parse_status
-from sentry_asic.order_rules import mines_on, restarted
+from sentry_asic.order_rules import mines_on
 from sentry_asic.table import identify
+from tests.sentry_asic.makes.looks import is_unreachable, until_restarted
 from tests.simulators.hammer import Hammer
 
 POOLS = (PoolOrder("stratum+tcp://new.invalid:3333", "wallet.rig-1", "y"), PoolOrder("stratum+tcp://spare.invalid:443", "w"))
@@ -162,14 +162,7 @@ async def test_reboot_once(device: Hammer, driver_of: Callable[[Hammer], Driver]
     driver = driver_of(device)
     device.drop_reply = {"reboot"} if drop else set()
     await driver.reboot()
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                if restarted(await driver.read(slow=True), since_order_s=5, was_away=True):
-                    break
-            except Unreachable:
-                pass
-            await asyncio.sleep(0.02)
+    await until_restarted(driver)
     assert device.reboots == 1
 
 
@@ -288,9 +281,6 @@ async def test_dead_hung_and_strange_pools_are_told_apart(volcminer: Hammer, mon
             await look()
     volcminer.api.faults.hung = volcminer.web.faults.hung = False
     await volcminer.power(False)
-    for look in (lambda: driver.read(slow=True), driver.reboot):
-        with pytest.raises(Unreachable) as caught:
-            await look()
-        assert not isinstance(caught.value, TimedOut)
+    await is_unreachable((lambda: driver.read(slow=True), driver.reboot))
     await driver.close()
     await slow.close()

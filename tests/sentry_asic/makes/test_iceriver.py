@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 import pytest
 import pytest_asyncio
 
-from garrison.faults import BadAnswer, BadInput, NotFound, NotSupported, Refused, TimedOut, Unreachable, WrongPassword
+from garrison.faults import BadAnswer, BadInput, NotFound, NotSupported, Refused, TimedOut, WrongPassword
 from garrison.model import Credentials, PoolOrder
 from garrison.words import ActionKind
 from sentry_asic.cgminer import MinerDown
 from sentry_asic.make import Place
 from sentry_asic.makes.iceriver import Iceriver as Driver
 from sentry_asic.makes.iceriver_parse import model_of_panel, parse_pools, parse_reading, rate_hs, runtime_s
-from sentry_asic.order_rules import mines_on, restarted, sleeps
+from sentry_asic.order_rules import mines_on, sleeps
 from sentry_asic.table import identify
 from tests.ports import closed_port
+from tests.sentry_asic.makes.looks import is_unreachable, until_restarted
 from tests.simulators.iceriver import Iceriver
 
 POOLS = (PoolOrder("stratum+tcp://new.invalid:5555", "kaspa:wallet.rig-1", "y"), PoolOrder("stratum+tcp://spare.invalid:1", "w"))
@@ -211,14 +211,7 @@ async def test_reboot(device: Iceriver, driver: Driver, drop: bool) -> None:
     device.drop_reply = {"/user/userpanel"} if drop else set()
     await driver.reboot()
     assert device.reboots == 1
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                if restarted(await driver.read(slow=True), since_order_s=5, was_away=True):
-                    break
-            except Unreachable:
-                pass
-            await asyncio.sleep(0.02)
+    await until_restarted(driver)
     assert device.reboots == 1
 
 
@@ -319,8 +312,5 @@ async def test_dead_hung_and_strange_pools_are_told_apart(
             await look()
     device.web.faults.hung = False
     await device.power(False)
-    for look in looks:
-        with pytest.raises(Unreachable) as caught:
-            await look()
-        assert not isinstance(caught.value, TimedOut)
+    await is_unreachable(looks)
     await slow.close()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import pytest_asyncio
 
-from garrison.faults import BadAnswer, BadInput, NotFound, NotSupported, Refused, TimedOut, Unreachable, WrongPassword
+from garrison.faults import BadAnswer, BadInput, NotFound, NotSupported, Refused, TimedOut, WrongPassword
 from garrison.model import Credentials, PoolOrder
 from garrison.words import ActionKind
 from sentry_asic.make import Place
@@ -17,6 +16,7 @@ from sentry_asic.makes.innosilicon_parse import parse_pool_orders, parse_reading
 from sentry_asic.order_rules import mines_on, restarted
 from sentry_asic.table import identify
 from tests.ports import closed_port
+from tests.sentry_asic.makes.looks import is_unreachable, until_restarted
 from tests.simulators.innosilicon import Innosilicon
 
 POOLS = (PoolOrder("stratum+tcp://new.invalid:3333", "wallet.rig-1", "y"), PoolOrder("stratum+tcp://spare.invalid:443", "w"))
@@ -150,14 +150,7 @@ async def test_restart_and_reboot_once(device: Innosilicon, driver: Driver) -> N
     device.drop_reply = {"reboot"}
     await driver.reboot()
     assert device.reboots == 1
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                if restarted(await driver.read(slow=True), since_order_s=5, was_away=True):
-                    break
-            except Unreachable:
-                pass
-            await asyncio.sleep(0.02)
+    await until_restarted(driver)
     assert device.reboots == 1
 
 
@@ -247,8 +240,5 @@ async def test_dead_hung_and_strange_pools_are_told_apart(
             await look()
     device.web.faults.hung = False
     await device.power(False)
-    for look in looks:
-        with pytest.raises(Unreachable) as caught:
-            await look()
-        assert not isinstance(caught.value, TimedOut)
+    await is_unreachable(looks)
     await slow.close()

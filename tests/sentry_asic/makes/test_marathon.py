@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import pytest_asyncio
 
-from garrison.faults import BadAnswer, BadInput, Conflict, NotSupported, Refused, TimedOut, Unreachable, WrongPassword
+from garrison.faults import BadAnswer, BadInput, Conflict, NotSupported, Refused, TimedOut, WrongPassword
 from garrison.model import Credentials, PoolOrder
 from garrison.words import ActionKind
 from sentry_asic.make import Place
@@ -19,6 +18,7 @@ from sentry_asic.makes.marathon import fingerprint
 from sentry_asic.makes.marathon_parse import Answers, has_mark, is_brief, mode_before_sleep, parse_reading, parse_seen
 from sentry_asic.order_rules import holds_pools, mines_on, restarted, sleeps
 from sentry_asic.table import identify
+from tests.sentry_asic.makes.looks import believes_no_rubbish, is_unreachable, until_restarted
 from tests.simulators.antminer import Antminer
 from tests.simulators.marathon import Marathon
 
@@ -230,14 +230,7 @@ async def test_reboot_once_also_without_an_answer(device: Marathon, driver: Driv
     """One order, one restart; the uptime begins anew."""
     device.drop_reply = True
     await driver.reboot()
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                if restarted(await driver.read(slow=True), since_order_s=5, was_away=True):
-                    break
-            except Unreachable:
-                pass
-            await asyncio.sleep(0.02)
+    await until_restarted(driver)
     assert device.reboots == 1
 
 
@@ -309,12 +302,7 @@ async def test_dead_hung_and_strange_pools_are_told_apart(
     assert reading.pools is not None
     assert (reading.mining, reading.asleep, [p.state for p in reading.pools]) == (False, False, ["dead"])
     looks: list[Callable[[], Awaitable[object]]] = [lambda: driver.read(slow=True), driver.seen, driver.pools]
-    for name in ("endless", "html"):
-        setattr(device.web.faults, name, True)
-        for look in looks:
-            with pytest.raises(BadAnswer):
-                await look()
-        setattr(device.web.faults, name, False)
+    await believes_no_rubbish([device.web], looks)
     monkeypatch.setattr("sentry_asic.makes.marathon._ANSWER_S", 0.3)  # a limit, not behaviour
     slow = driver_of(device)
     device.web.faults.hung = True
@@ -322,8 +310,5 @@ async def test_dead_hung_and_strange_pools_are_told_apart(
         await slow.read(slow=True)
     device.web.faults.hung = False
     await device.power(False)
-    for look in (lambda: driver.read(slow=True), driver.reboot):
-        with pytest.raises(Unreachable) as caught:
-            await look()
-        assert not isinstance(caught.value, TimedOut)
+    await is_unreachable((lambda: driver.read(slow=True), driver.reboot))
     await slow.close()

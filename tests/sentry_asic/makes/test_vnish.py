@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from garrison.faults import BadAnswer, BadInput, Conflict, NotFound, NotSupported, Refused, TimedOut, Unreachable, WrongPassword
+from garrison.faults import BadAnswer, BadInput, Conflict, NotFound, NotSupported, Refused, TimedOut, WrongPassword
 from garrison.model import Credentials, PoolOrder
 from garrison.words import POWER_ACTIONS, ActionKind
 from sentry_asic.make import Place
@@ -24,6 +24,7 @@ from sentry_asic.order_rules import holds_pools, mines_on, restarted, sleeps
 from sentry_asic.probe import probe
 from sentry_asic.table import identify
 from tests.ports import closed_port
+from tests.sentry_asic.makes.looks import is_unreachable, until_restarted
 from tests.simulators.antminer import Antminer
 from tests.simulators.vnish import BOARDS, CHIPS, Vnish
 
@@ -215,14 +216,7 @@ async def test_restart_and_reboot_once(device: Vnish, driver: Driver) -> None:
     assert restarted(await driver.read(slow=True), since_order_s=2, was_away=False)
     await driver.reboot()
     await asyncio.sleep(0.05)
-    async with asyncio.timeout(10):
-        while True:
-            try:
-                if restarted(await driver.read(slow=True), since_order_s=5, was_away=True):
-                    break
-            except Unreachable:
-                pass
-            await asyncio.sleep(0.02)
+    await until_restarted(driver)
     assert (device.restarts, device.reboots) == (1, 1)
 
 
@@ -341,10 +335,7 @@ async def test_dead_hung_and_strange_pools_are_told_apart(device: Vnish, driver:
             await look()
     device.api.faults.hung = device.web.faults.hung = False
     await device.power(False)
-    for look in (lambda: driver.read(slow=True), driver.reboot):
-        with pytest.raises(Unreachable) as caught:
-            await look()
-        assert not isinstance(caught.value, TimedOut)
+    await is_unreachable((lambda: driver.read(slow=True), driver.reboot))
     await silent.close()
 
 
