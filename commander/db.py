@@ -205,15 +205,9 @@ class Database:
         return jobs
 
     def _commit(self, connection: sqlite3.Connection, jobs: list[_Job]) -> None:
-        try:
-            connection.execute("begin immediate")
+        with transaction(connection):
             for job in jobs:
                 self._run(connection, job)
-            connection.execute("commit")
-        except sqlite3.Error:
-            with contextlib.suppress(sqlite3.Error):  # SQLite itself has rolled back after most of these
-                connection.execute("rollback")
-            raise
         self.commits += 1
         self.last_error = None
 

@@ -231,18 +231,14 @@ def writing(path: Path) -> Iterator[sqlite3.Connection]:
         if fresh:
             connection.execute(f"pragma page_size={PAGE_BYTES}")
         db.settle(connection)
-        connection.execute("begin immediate")
-        if not connection.execute("select 1 from sqlite_master where name = 'blocks'").fetchone():
-            create(connection)
-        _check_version(connection, path)
-        yield connection
-        connection.execute("commit")
+        with db.transaction(connection):
+            if not connection.execute("select 1 from sqlite_master where name = 'blocks'").fetchone():
+                create(connection)
+            _check_version(connection, path)
+            yield connection
     except sqlite3.Error as error:
         raise _translated(error, path) from error
     finally:
-        with contextlib.suppress(sqlite3.Error):
-            if connection.in_transaction:
-                connection.execute("rollback")
         connection.close()
 
 
